@@ -1,0 +1,77 @@
+// Package cloudsql opens the pool of connections to a Postgres: through the
+// Cloud SQL connector with IAM login in production, or by URL anywhere else.
+package cloudsql
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"cloud.google.com/go/cloudsqlconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+)
+
+// Config says which database to open: URL, or the other three.
+type Config struct {
+	URL      string // DATABASE_URL
+	Instance string // CLOUD_SQL_INSTANCE, project:region:instance
+	User     string // DB_USER: an IAM principal without .gserviceaccount.com
+	Name     string // DB_NAME
+}
+
+// MaxConnections is the connection budget of one function instance (I10).
+const MaxConnections = 10
+
+// Open returns a pool that connects when it is first used, and a function that
+// closes it.
+func Open(ctx context.Context, c Config) (*pgxpool.Pool, func(), error) {
+	dsn := c.URL
+	if dsn == "" {
+		// The connector encrypts and authenticates by itself.
+		dsn = fmt.Sprintf("user=%s dbname=%s sslmode=disable", quote(c.User), quote(c.Name))
+	}
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		// The parser's error would repeat the URL, password included.
+		return nil, nil, fault.Fix(fmt.Errorf("the database URL cannot be read"), "write postgres://user:password@host:port/database")
+	}
+	config.MaxConns = MaxConnections
+	config.MinConns = 0
+	config.MaxConnIdleTime = time.Minute
+	config.ConnConfig.ConnectTimeout = 10 * time.Second
+	config.ConnConfig.RuntimeParams["application_name"] = "tidemark"
+	closeDialer := func() {}
+	if c.URL == "" {
+		dialer, err := cloudsqlconn.NewDialer(context.WithoutCancel(ctx),
+			cloudsqlconn.WithIAMAuthN(), cloudsqlconn.WithLazyRefresh(), // background refresh starves where CPU is throttled
+			cloudsqlconn.WithBuiltInMetrics(false))
+		if err != nil {
+			return nil, nil, fmt.Errorf("opening the Cloud SQL connector: %w", err)
+		}
+		config.ConnConfig.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.Dial(ctx, c.Instance)
+		}
+		closeDialer = func() { _ = dialer.Close() }
+	}
+	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
+	if err != nil {
+		closeDialer()
+		return nil, nil, fmt.Errorf("opening the database: %w", err)
+	}
+	return pool, func() { pool.Close(); closeDialer() }, nil
+}
+
+// quote writes a value of a keyword/value connection string.
+func quote(value string) string {
+	out := []byte{'\''}
+	for i := range len(value) {
+		if value[i] == '\'' || value[i] == '\\' {
+			out = append(out, '\\')
+		}
+		out = append(out, value[i])
+	}
+	return string(append(out, '\''))
+}

@@ -1,0 +1,88 @@
+package controlplane
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+)
+
+// Outcome is how a run ended.
+type Outcome string
+
+// The outcomes of a run. A run that was killed stays OutcomeRunning.
+const (
+	OutcomeRunning Outcome = "running"
+	OutcomeOK      Outcome = "ok"
+	OutcomeDryRun  Outcome = "dry_run"
+	OutcomeSkipped Outcome = "skipped"
+	OutcomeFailed  Outcome = "failed"
+)
+
+// Run is one entry of the log. Counts that batches have already added are left
+// alone by FinishRun: it adds these to them.
+type Run struct {
+	Kind      string // extract, dedup, reverse_etl, message
+	Unit      Unit   // Table is the table or the sync
+	MessageID string
+
+	Outcome                          Outcome
+	Read, Written, Deleted, Rejected int64
+	Bytes                            int64
+	CursorBefore                     json.RawMessage
+	Detail                           any // marshalled to JSON
+	Error, Remedy                    string
+}
+
+// StartRun opens an entry and returns its id.
+func (s *Store) StartRun(ctx context.Context, r Run) (int64, error) {
+	var id int64
+	err := s.pool.QueryRow(ctx, `
+		INSERT INTO tidemark.runs (kind, pipeline, tenant, name, message_id, cursor_before)
+		VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
+		r.Kind, r.Unit.Pipeline, r.Unit.Tenant, r.Unit.Table, r.MessageID, r.CursorBefore).Scan(&id)
+	if err != nil {
+		return 0, fmt.Errorf("opening the run record: %w", err)
+	}
+	return id, nil
+}
+
+// FinishRun closes an entry with its outcome.
+func (s *Store) FinishRun(ctx context.Context, id int64, r Run) error {
+	_, err := s.pool.Exec(ctx, `
+		UPDATE tidemark.runs
+		   SET outcome = $2, finished_at = clock_timestamp(), rows_read = rows_read + $3, rows_written = rows_written + $4,
+		       rows_deleted = rows_deleted + $5, rows_rejected = rows_rejected + $6, bytes = bytes + $7,
+		       detail = $8, error = $9, remedy = $10
+		 WHERE id = $1`,
+		id, r.Outcome, r.Read, r.Written, r.Deleted, r.Rejected, r.Bytes, r.Detail, r.Error, r.Remedy)
+	if err != nil {
+		return fmt.Errorf("closing the run record: %w", err)
+	}
+	return nil
+}
+
+// RecordRun writes an entry that is over as soon as it began: a skip, or a
+// message that could not be served.
+func (s *Store) RecordRun(ctx context.Context, r Run) error {
+	id, err := s.StartRun(ctx, r)
+	if err != nil {
+		return err
+	}
+	return s.FinishRun(ctx, id, r)
+}
+
+// RecordRejects keeps rows a reverse sync could not write.
+func (s *Store) RecordRejects(ctx context.Context, unit Unit, run int64, rejects []Reject) error {
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("recording rejects: %w", err)
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	if err := insertRejects(ctx, tx, "reverse_etl", unit, run, 0, rejects); err != nil {
+		return fmt.Errorf("recording rejects: %w", err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("recording rejects: %w", err)
+	}
+	return nil
+}

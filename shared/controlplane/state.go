@@ -1,0 +1,170 @@
+package controlplane
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// State is where a table stands.
+type State struct {
+	Generation  int
+	Position    int64           // of the newest committed batch, microseconds of the source's clock or later
+	Cursor      json.RawMessage // nil before the first batch
+	Pending     *Pending        // a batch whose commit is not known to have happened
+	Fingerprint string          // of the columns the destination was last made to fit
+	SucceededAt *time.Time
+}
+
+// Pending is a batch written to a stream that is about to be committed: all
+// that is needed to move the cursor if it turns out that it was.
+type Pending struct {
+	Stream     string          `json:"stream"`
+	Position   int64           `json:"position"`
+	Cursor     json.RawMessage `json:"cursor"`
+	Rows       int64           `json:"rows"`
+	Read       int64           `json:"read"`
+	Bytes      int64           `json:"bytes"`
+	Rejected   int64           `json:"rejected"`
+	Partitions []string        `json:"partitions,omitempty"`
+	RunID      int64           `json:"run_id"`
+}
+
+// Reject is a row that could not be carried exactly, kept whole.
+type Reject struct {
+	Column string
+	Reason string
+	Row    json.RawMessage
+}
+
+// State reads where the unit of the lease stands; a table never seen stands at
+// the beginning of generation 1.
+func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
+	var st State
+	err := s.pool.QueryRow(ctx, `
+		SELECT generation, position, cursor, pending, fingerprint, succeeded_at
+		  FROM tidemark.sync_state WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+		unit.Pipeline, unit.Tenant, unit.Table).
+		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.SucceededAt)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return State{Generation: 1}, nil
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("reading the state of %s: %w", unit.Table, err)
+	}
+	return st, nil
+}
+
+// SavePending records, before the commit, the stream that is about to be
+// committed, with the rows refused on the way. A crash from here on is resolved
+// by asking the destination what became of the stream (I4).
+func (s *Store) SavePending(ctx context.Context, l *Lease, unit Unit, p Pending, rejects []Reject) error {
+	return l.write(ctx, "saving the pending commit", func(tx pgx.Tx) error {
+		if err := ensureState(ctx, tx, unit); err != nil {
+			return err
+		}
+		if err := insertRejects(ctx, tx, "extract", unit, p.RunID, p.Position, rejects); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET pending = $4
+			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, p)
+		return err
+	})
+}
+
+// CommitBatch moves the cursor to where the batch ended and adds the batch to
+// its run, in one transaction. The caller has made sure that every row of it is
+// durable at the destination.
+func (s *Store) CommitBatch(ctx context.Context, l *Lease, unit Unit, p Pending, rejects []Reject) error {
+	return l.write(ctx, "moving the cursor", func(tx pgx.Tx) error { // I1
+		if err := ensureState(ctx, tx, unit); err != nil {
+			return err
+		}
+		if err := insertRejects(ctx, tx, "extract", unit, p.RunID, p.Position, rejects); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `
+			UPDATE tidemark.sync_state
+			   SET cursor = $4, position = greatest(position, $5), pending = NULL, succeeded_at = clock_timestamp()
+			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+			unit.Pipeline, unit.Tenant, unit.Table, p.Cursor, p.Position); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO tidemark.dirty_partitions (pipeline, tenant, table_name, partition, position)
+			SELECT $1, $2, $3, partition, $5 FROM unnest($4::text[]) AS partition
+			ON CONFLICT (pipeline, tenant, table_name, partition) DO UPDATE SET position = excluded.position`,
+			unit.Pipeline, unit.Tenant, unit.Table, p.Partitions, p.Position); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			UPDATE tidemark.runs
+			   SET rows_read = rows_read + $2, rows_written = rows_written + $3, rows_rejected = rows_rejected + $4,
+			       bytes = bytes + $5, cursor_after = $6
+			 WHERE id = $1`, p.RunID, p.Read, p.Rows, p.Rejected, p.Bytes, p.Cursor)
+		return err
+	})
+}
+
+// DiscardPending forgets a batch whose stream was never committed, with the
+// rejects it had met: the rows are read again.
+func (s *Store) DiscardPending(ctx context.Context, l *Lease, unit Unit, p Pending) error {
+	return l.write(ctx, "discarding the pending commit", func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM tidemark.rejects
+			WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3 AND position = $4`,
+			unit.Pipeline, unit.Tenant, unit.Table, p.Position); err != nil {
+			return err
+		}
+		// The position stays used: a late commit of that stream must never tie with a new batch.
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET pending = NULL, position = greatest(position, $4)
+			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, p.Position)
+		return err
+	})
+}
+
+// Touch records that the unit was looked at and had nothing to do, and where
+// the next look starts.
+func (s *Store) Touch(ctx context.Context, l *Lease, unit Unit, cursor json.RawMessage) error {
+	return l.write(ctx, "recording the look", func(tx pgx.Tx) error {
+		if err := ensureState(ctx, tx, unit); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET cursor = $4, succeeded_at = clock_timestamp()
+			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, cursor)
+		return err
+	})
+}
+
+// SetFingerprint records the columns the destination was made to fit.
+func (s *Store) SetFingerprint(ctx context.Context, l *Lease, unit Unit, fingerprint string) error {
+	return l.write(ctx, "recording the schema", func(tx pgx.Tx) error {
+		if err := ensureState(ctx, tx, unit); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = $4
+			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, fingerprint)
+		return err
+	})
+}
+
+func ensureState(ctx context.Context, tx pgx.Tx, unit Unit) error {
+	_, err := tx.Exec(ctx, `INSERT INTO tidemark.sync_state (pipeline, tenant, table_name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		unit.Pipeline, unit.Tenant, unit.Table)
+	return err
+}
+
+func insertRejects(ctx context.Context, tx pgx.Tx, kind string, unit Unit, run, position int64, rejects []Reject) error {
+	for _, r := range rejects {
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO tidemark.rejects (run_id, kind, pipeline, tenant, name, position, column_name, reason, row)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			run, kind, unit.Pipeline, unit.Tenant, unit.Table, position, r.Column, r.Reason, r.Row); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+// Package dedup removes from the logs the versions that newer ones supersede,
+// in the partitions that received any since their last clean-up. Readers of the
+// views notice nothing (I6).
+package dedup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/controlplane"
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/mapping"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
+	"github.com/tidemark-data/tidemark/shared/tick"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+)
+
+// Runner does dedup messages.
+type Runner struct {
+	tick.Dispatcher // publishes to the dedup topic
+
+	Source    *pgxpool.Pool
+	Control   *controlplane.Store
+	Warehouse *warehouse.Client
+}
+
+// defaultMaxBytes is the cap of a clean-up somebody asks for where the pipeline
+// file has no dedup section: 1 TiB.
+const defaultMaxBytes = 1 << 40
+
+// Run cleans up the tables the message concerns: those with new versions, or
+// with full all of every log. The error joins those of the tables that failed;
+// the others are done (I7).
+func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
+	u, err := r.Dispatch(ctx, d.Message, due)
+	if err != nil || u == nil {
+		return err
+	}
+	if d.Table != "" && u.Pipeline.Table(d.Table) == nil {
+		return tick.Unknown("table", d.Table, names(u.Pipeline))
+	}
+	var errs []error
+	for i := range u.Pipeline.Tables {
+		t := &u.Pipeline.Tables[i]
+		if d.Table == "" || t.Name == d.Table {
+			errs = append(errs, r.table(ctx, *u, t, d))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func due(p *pipeline.Pipeline, m tick.Message) bool {
+	if m.Cadence == "" {
+		return true
+	}
+	return p.Dedup != nil && p.Dedup.Every.Due(m.Cadence)
+}
+
+func names(p *pipeline.Pipeline) []string {
+	out := make([]string, len(p.Tables))
+	for i, t := range p.Tables {
+		out[i] = t.Name
+	}
+	return out
+}
+
+func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {
+	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: t.Name}
+	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("table", unit.Table))
+	dirty, err := r.dirty(ctx, unit, d.Full)
+	if err != nil || len(dirty.Partitions) == 0 {
+		return err
+	}
+	lease, err := r.Control.Acquire(ctx, "dedup", unit, controlplane.DefaultTTL)
+	if errors.Is(err, controlplane.ErrHeld) {
+		slog.InfoContext(ctx, "skipped: another run holds the lease")
+		return r.Control.RecordRun(ctx, controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()})
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := lease.Release(ctx); err != nil {
+			slog.WarnContext(ctx, "releasing the lease; it will expire", "error", err)
+		}
+	}()
+	run := controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID}
+	id, err := r.Control.StartRun(ctx, run)
+	if err != nil {
+		return err
+	}
+	cleanup, failure := r.clean(lease.Context(), u, t, lease, unit, dirty)
+	run.Outcome, run.Deleted, run.Bytes = controlplane.OutcomeOK, cleanup.Deleted, cleanup.Bytes
+	run.Detail = map[string]any{"partitions": dirty.Partitions, "jobs": cleanup.Jobs}
+	if failure != nil {
+		failure = fmt.Errorf("cleaning up %s: %w", t.Name, failure)
+		run.Outcome, run.Error = controlplane.OutcomeFailed, failure.Error()
+		_, run.Remedy = fault.Classify(failure)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return fault.Recorded(errors.Join(failure, r.Control.FinishRun(ctx, id, run)))
+}
+
+// dirty is what there is to clean: with full, the whole of a log that has any
+// rows at all.
+func (r *Runner) dirty(ctx context.Context, unit controlplane.Unit, full bool) (controlplane.Dirty, error) {
+	dirty, err := r.Control.Dirty(ctx, unit)
+	if err != nil || !full {
+		return dirty, err
+	}
+	state, err := r.Control.State(ctx, unit)
+	if err != nil || state.Position == 0 {
+		return controlplane.Dirty{}, err
+	}
+	dirty.Position = max(dirty.Position, state.Position)
+	if !slices.Contains(dirty.Partitions, warehouse.WholeLog) {
+		dirty.Partitions = append(dirty.Partitions, warehouse.WholeLog)
+	}
+	return dirty, nil
+}
+
+// clean deletes and, once BigQuery has finished, forgets what was dirty.
+func (r *Runner) clean(ctx context.Context, u tick.Unit, t *pipeline.Table, lease *controlplane.Lease, unit controlplane.Unit, dirty controlplane.Dirty) (warehouse.Cleanup, error) {
+	var none warehouse.Cleanup
+	table, err := catalog.Describe(ctx, r.Source, u.Pipeline.Schema, t.Name)
+	if err != nil {
+		return none, err
+	}
+	key, err := table.CheckKey(t.Key)
+	if err != nil {
+		return none, err
+	}
+	target, err := mapping.Destination(t, u.Dataset(), table, key)
+	if err != nil {
+		return none, err
+	}
+	limit := int64(defaultMaxBytes)
+	if u.Pipeline.Dedup != nil {
+		limit = u.Pipeline.Dedup.MaxBytes
+	}
+	done, err := r.Warehouse.Dedup(ctx, target, dirty.Partitions, limit, map[string]string{"tidemark-pipeline": u.Pipeline.Name})
+	if err != nil {
+		return done, err
+	}
+	slog.InfoContext(ctx, "superseded versions deleted", "rows", done.Deleted, "bytes", done.Bytes, "partitions", len(dirty.Partitions))
+	return done, r.Control.Cleaned(ctx, lease, unit, dirty)
+}

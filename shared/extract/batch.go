@@ -1,0 +1,232 @@
+package extract
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tidemark-data/tidemark/shared/controlplane"
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/rowwire"
+	"github.com/tidemark-data/tidemark/shared/source"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+)
+
+// maxRejects is how many rows of one batch may be refused before the table is
+// stopped: beyond it something is wrong with more than a row.
+const maxRejects = 10_000
+
+// commitTimeout is under the lease's expiry, so that nobody else can hold the
+// lease while a commit of ours may still be carried out (I5).
+const commitTimeout = 20 * time.Second
+
+// batch moves the rows of one read: at most BatchRows past the cursor, and all
+// that were committed late behind it. more says that there are further rows.
+func (w *work) batch(ctx context.Context, capture *source.Watermark, target *warehouse.Table) (more bool, err error) {
+	position, err := w.position()
+	if err != nil {
+		return false, err
+	}
+	read, err := capture.Begin(ctx, w.Source, position)
+	if err != nil {
+		return false, err
+	}
+	defer read.Close(ctx)
+	if read.Unchanged() {
+		return false, w.Control.Touch(ctx, w.lease, w.unit, w.state.Cursor)
+	}
+	b := &batch{work: w, target: target, read: read, capture: capture, position: max(w.state.Position+1, read.At().UnixMicro())}
+	defer b.close(ctx)
+	after, err := b.fill(ctx)
+	if err != nil {
+		return false, err
+	}
+	cursor, err := json.Marshal(after)
+	if err != nil {
+		return false, fmt.Errorf("writing the cursor: %w", err)
+	}
+	if b.rows.Rows()+b.rows.Rejected() == 0 {
+		w.state.Cursor = cursor
+		return after.More, w.Control.Touch(ctx, w.lease, w.unit, cursor)
+	}
+	return after.More, b.commit(ctx, cursor)
+}
+
+func (w *work) position() (*source.Position, error) {
+	if w.state.Cursor == nil {
+		return nil, nil //nolint:nilnil // no position is the position of a table never seen
+	}
+	var p source.Position
+	if err := json.Unmarshal(w.state.Cursor, &p); err != nil {
+		return nil, fault.Fix(fmt.Errorf("reading the cursor: %w", err), "the cursor was edited by hand: restore it from tidemark.runs.cursor_after")
+	}
+	return &p, nil
+}
+
+// batch is the rows of one read on their way into one stream.
+type batch struct {
+	*work
+	target   *warehouse.Table
+	read     *source.Read
+	capture  *source.Watermark
+	position int64
+
+	rows    *rowwire.Transcoder
+	stream  *warehouse.Stream // nil until there is a row
+	rejects []reject
+}
+
+type reject struct {
+	key    [][]byte
+	column string
+	reason string
+}
+
+// fill reads the rows into the stream and closes it for more.
+func (b *batch) fill(ctx context.Context) (*source.Position, error) {
+	layout := warehouse.Layout(b.target.Columns)
+	layout.VersionPrefix = warehouse.Version(b.state.Generation, b.position)
+	layout.SyncedAt = b.read.At().UnixMicro()
+	layout.Partition = partition(b.target, b.read.At())
+	layout.KeepLast = true
+	var err error
+	b.rows, err = rowwire.NewTranscoder(layout, nil, func(full *rowwire.Batch) (*rowwire.Batch, error) { return b.append(ctx, full) }, b.reject)
+	if err != nil {
+		return nil, err
+	}
+	if b.read.HasLate() {
+		if err := b.read.CopyLate(ctx, b.rows); err != nil {
+			return nil, err
+		}
+		if err := b.rows.Continue(); err != nil {
+			return nil, err
+		}
+	}
+	before := b.rows.Rows() + b.rows.Rejected()
+	if err := b.read.CopyFresh(ctx, b.rows); err != nil {
+		return nil, err
+	}
+	if err := b.rows.Close(); err != nil {
+		return nil, err
+	}
+	if b.stream != nil {
+		if err := b.stream.Finish(ctx); err != nil {
+			return nil, err
+		}
+	}
+	fresh := b.rows.Rows() + b.rows.Rejected() - before
+	return b.read.Next(ctx, b.rows.Last(), fresh >= int64(b.spec.BatchRows))
+}
+
+func (b *batch) append(ctx context.Context, full *rowwire.Batch) (*rowwire.Batch, error) {
+	if b.stream == nil {
+		stream, err := b.Warehouse.NewStream(ctx, b.target)
+		if err != nil {
+			return nil, err
+		}
+		b.stream = stream
+	}
+	return b.stream.Append(ctx, full)
+}
+
+func (b *batch) reject(r rowwire.Reject) error {
+	column := ""
+	if r.Column >= 0 {
+		column = b.target.Columns[r.Column].Name
+	}
+	if len(b.rejects) == maxRejects {
+		return fault.Fix(fmt.Errorf("more than %d rows refused, the last for column %q: %s", maxRejects, column, r.Reason),
+			"change the column's type or mend its values in the source")
+	}
+	b.rejects = append(b.rejects, reject{b.capture.KeyOf(r.Tuple), column, r.Reason.String()})
+	return nil
+}
+
+// commit saves what is about to happen, makes it happen, and moves the cursor.
+func (b *batch) commit(ctx context.Context, cursor json.RawMessage) error {
+	rejects, err := b.wholeRows(ctx)
+	if err != nil {
+		return err
+	}
+	b.read.Close(ctx) // the snapshot has told all it can
+	if err := b.record(ctx); err != nil {
+		return err
+	}
+	p := controlplane.Pending{
+		Position: b.position, Cursor: cursor, RunID: b.runID,
+		Rows: b.rows.Rows(), Read: b.rows.Rows() + b.rows.Rejected(), Rejected: b.rows.Rejected(), Bytes: b.rows.Bytes(),
+		Partitions: b.rows.Partitions(),
+	}
+	if b.target.Partition == nil {
+		p.Partitions = []string{warehouse.WholeLog}
+	}
+	if b.stream != nil {
+		p.Stream = b.stream.Name()
+		if err := b.Control.SavePending(ctx, b.lease, b.unit, p, rejects); err != nil {
+			return err
+		}
+		rejects = nil // saved with it
+		if err := b.commitStream(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := b.Control.CommitBatch(ctx, b.lease, b.unit, p, rejects); err != nil { // I1
+		return err
+	}
+	b.state.Cursor, b.state.Position = cursor, b.position
+	slog.InfoContext(ctx, "batch committed", "rows", p.Rows, "rejected", p.Rejected, "bytes", p.Bytes)
+	return nil
+}
+
+func (b *batch) commitStream(ctx context.Context, p controlplane.Pending) error {
+	limited, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	err := b.Warehouse.Commit(limited, b.target, p.Stream)
+	var refused *warehouse.CommitError
+	if errors.As(err, &refused) { // answered, and certainly not done
+		return errors.Join(err, b.Control.DiscardPending(ctx, b.lease, b.unit, p))
+	}
+	return err
+}
+
+// wholeRows fetches the refused rows as they are in the snapshot.
+func (b *batch) wholeRows(ctx context.Context) ([]controlplane.Reject, error) {
+	out := make([]controlplane.Reject, len(b.rejects))
+	for i, r := range b.rejects {
+		row, err := b.read.Row(ctx, r.key)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = controlplane.Reject{Column: r.column, Reason: r.reason, Row: row}
+	}
+	if len(out) > 0 {
+		slog.WarnContext(ctx, "rows rejected; see tidemark.rejects", "rows", len(out), "column", out[0].Column, "reason", out[0].Reason)
+	}
+	return out, nil
+}
+
+func (b *batch) close(ctx context.Context) {
+	if b.stream == nil {
+		return
+	}
+	if err := b.stream.Close(); err != nil {
+		slog.DebugContext(ctx, "closing the stream", "error", err)
+	}
+}
+
+func partition(t *warehouse.Table, now time.Time) *rowwire.Partition {
+	if t.Partition == nil {
+		return nil
+	}
+	p := &rowwire.Partition{Granularity: map[string]rowwire.Granularity{"hour": rowwire.Hour, "day": rowwire.Day, "month": rowwire.Month, "year": rowwire.Year}[t.Partition.Granularity]}
+	p.Earliest, p.Latest = warehouse.StreamingWindow(now)
+	for i, c := range t.Columns {
+		if c.Name == t.Partition.Column {
+			p.Column = i
+		}
+	}
+	return p
+}

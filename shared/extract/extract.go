@@ -1,0 +1,291 @@
+// Package extract moves changes from Postgres to BigQuery: for every due table
+// of a unit it takes the lease, reads what changed in one snapshot, appends it,
+// and moves the cursor once the rows are durable.
+//
+// The order of effects per batch is: rows into a pending stream, the stream
+// finalized, its name saved with the cursor it earns, the stream committed, the
+// cursor moved with the run's record. A process may die between any two of them
+// (I4): an unfinished stream is never seen, a saved one is asked after.
+package extract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/controlplane"
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/mapping"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/source"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
+	"github.com/tidemark-data/tidemark/shared/tick"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+)
+
+// Runner does extract messages.
+type Runner struct {
+	tick.Dispatcher // publishes to the extract topic
+
+	Source    *pgxpool.Pool
+	Control   *controlplane.Store
+	Warehouse *warehouse.Client
+	// LeaseTTL is how long a killed run blocks its table; 0 means
+	// controlplane.DefaultTTL.
+	LeaseTTL time.Duration
+}
+
+// tablesAtOnce bounds the tables of a unit that run together: each holds one
+// connection for its snapshot and needs another now and then (I10).
+const tablesAtOnce = 4
+
+// Run does what the message asks: the unit's due tables, or, where it stands
+// for several units, a message to each. The error joins those of the tables
+// that failed; the others are done (I7).
+func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
+	if d.Table != "" && !r.knows(d.Message) {
+		return tick.Unknown("table", d.Table, r.tableNames())
+	}
+	u, err := r.Dispatch(ctx, d.Message, func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 })
+	if err != nil || u == nil {
+		return err
+	}
+	return r.unit(ctx, *u, d)
+}
+
+func (r *Runner) knows(m tick.Message) bool {
+	return slices.ContainsFunc(r.Pipelines, func(p pipeline.Pipeline) bool {
+		return (m.Pipeline == "" || p.Name == m.Pipeline) && p.Table(m.Table) != nil
+	})
+}
+
+// due are the tables a message concerns.
+func due(p *pipeline.Pipeline, m tick.Message) []*pipeline.Table {
+	var out []*pipeline.Table
+	for i := range p.Tables {
+		t := &p.Tables[i]
+		if (m.Table == "" || t.Name == m.Table) && t.Every.Due(m.Cadence) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (r *Runner) tableNames() []string {
+	var out []string
+	for _, p := range r.Pipelines {
+		for _, t := range p.Tables {
+			out = append(out, t.Name)
+		}
+	}
+	return out
+}
+
+func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) error {
+	tables := due(u.Pipeline, d.Message)
+	errs := make([]error, len(tables))
+	group := errgroup.Group{}
+	group.SetLimit(tablesAtOnce)
+	for i, t := range tables {
+		group.Go(func() error {
+			errs[i] = r.table(ctx, u, t, d)
+			return nil // I7: the others go on
+		})
+	}
+	_ = group.Wait()
+	return errors.Join(errs...)
+}
+
+// table brings one table up to date under its lease, and records how it went.
+func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {
+	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: t.Name}
+	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("table", unit.Table))
+	lease, err := r.Control.Acquire(ctx, "extract", unit, r.leaseTTL())
+	if errors.Is(err, controlplane.ErrHeld) {
+		slog.InfoContext(ctx, "skipped: another run holds the lease")
+		return r.Control.RecordRun(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()})
+	}
+	if err != nil {
+		return err
+	}
+	w := &work{Runner: r, from: u, unit: unit, spec: t, lease: lease, messageID: d.ID}
+	more, err := w.run(lease.Context())
+	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
+		err = errors.Join(lost, err)
+	}
+	err = fault.Recorded(w.finish(ctx, err))
+	if released := lease.Release(ctx); released != nil {
+		slog.WarnContext(ctx, "releasing the lease; it will expire", "error", released)
+	}
+	if err == nil && more {
+		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Table: unit.Table})
+	}
+	if err != nil {
+		return fmt.Errorf("extracting %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+func (r *Runner) leaseTTL() time.Duration {
+	if r.LeaseTTL > 0 {
+		return r.LeaseTTL
+	}
+	return controlplane.DefaultTTL
+}
+
+// work is one run of one table.
+type work struct {
+	*Runner
+	from      tick.Unit
+	unit      controlplane.Unit
+	spec      *pipeline.Table
+	lease     *controlplane.Lease
+	messageID string
+
+	state    controlplane.State
+	runID    int64 // 0: nothing worth a record has happened yet
+	warnings []string
+}
+
+// record opens the run's entry in the log when there is something to put in it.
+func (w *work) record(ctx context.Context) error {
+	if w.runID != 0 {
+		return nil
+	}
+	var err error
+	w.runID, err = w.Control.StartRun(ctx, controlplane.Run{Kind: "extract", Unit: w.unit, MessageID: w.messageID, CursorBefore: w.state.Cursor})
+	return err
+}
+
+// finish closes the entry. A failure is always recorded, with its remedy, even
+// when the context of the run is over.
+func (w *work) finish(ctx context.Context, failure error) error {
+	if w.runID == 0 && failure == nil && len(w.warnings) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := w.record(ctx); err != nil {
+		return errors.Join(failure, err)
+	}
+	run := controlplane.Run{Outcome: controlplane.OutcomeOK}
+	if len(w.warnings) > 0 {
+		run.Detail = map[string]any{"warnings": w.warnings}
+	}
+	if failure != nil {
+		run.Outcome, run.Error = controlplane.OutcomeFailed, failure.Error()
+		_, run.Remedy = fault.Classify(failure)
+	}
+	return errors.Join(failure, w.Control.FinishRun(ctx, w.runID, run))
+}
+
+// run resolves what an earlier run left, then moves batch after batch. more
+// says that it stopped for the deadline with work left.
+func (w *work) run(ctx context.Context) (more bool, err error) {
+	if w.state, err = w.Control.State(ctx, w.unit); err != nil {
+		return false, err
+	}
+	table, err := catalog.Describe(ctx, w.Source, w.from.Pipeline.Schema, w.spec.Name)
+	if err != nil {
+		return false, err
+	}
+	capture, err := w.capture(table)
+	if err != nil {
+		return false, err
+	}
+	target, err := mapping.Destination(w.spec, w.from.Dataset(), table, capture.Key)
+	if err != nil {
+		return false, err
+	}
+	if err := w.resolve(ctx, target); err != nil {
+		return false, err
+	}
+	if err := w.prepare(ctx, table, target); err != nil {
+		return false, err
+	}
+	for {
+		more, err := w.batch(ctx, capture, target)
+		if err != nil || !more {
+			return false, err
+		}
+		if !timeLeft(ctx) {
+			return true, nil
+		}
+	}
+}
+
+// margin is what a run keeps of its time for ending well.
+const margin = time.Minute
+
+func timeLeft(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Until(deadline) > margin
+}
+
+func (w *work) capture(table *catalog.Table) (*source.Watermark, error) {
+	if err := table.Readable(); err != nil {
+		return nil, err
+	}
+	spec := source.Watermark{Table: table, Cursor: w.spec.Cursor, Key: w.spec.Key, Lookback: w.spec.Lookback, Limit: w.spec.BatchRows}
+	if tenants := w.from.Pipeline.Tenants; tenants != nil { // I8
+		spec.Filter = &source.Filter{Column: tenants.Column, Value: w.from.Tenant.ID}
+	}
+	capture, warnings, err := source.NewWatermark(spec)
+	w.warnings = warnings
+	return capture, err
+}
+
+// prepare makes the destination fit when the source has changed shape, and only
+// then: an idle tick makes no call to BigQuery.
+func (w *work) prepare(ctx context.Context, table *catalog.Table, target *warehouse.Table) error {
+	fingerprint := mapping.Fingerprint(table, target)
+	if w.state.Fingerprint == fingerprint {
+		w.warnings = nil // they were given when the shape was new
+		return nil
+	}
+	for _, warning := range w.warnings {
+		slog.WarnContext(ctx, warning)
+	}
+	if err := w.Warehouse.Ensure(ctx, target); err != nil {
+		return err
+	}
+	return w.Control.SetFingerprint(ctx, w.lease, w.unit, fingerprint)
+}
+
+// resolve settles a batch that was saved before its commit and whose run died
+// or lost its answer: the cursor moves if BigQuery has it, else the rows are
+// read again. Exactly one copy either way (I4).
+func (w *work) resolve(ctx context.Context, target *warehouse.Table) error {
+	p := w.state.Pending
+	if p == nil {
+		return nil
+	}
+	if err := w.record(ctx); err != nil {
+		return err
+	}
+	committed, err := w.Warehouse.Committed(ctx, target, p.Stream, warehouse.Version(w.state.Generation, p.Position))
+	if err != nil {
+		return fmt.Errorf("resolving an interrupted commit: %w", err)
+	}
+	slog.InfoContext(ctx, "resolved an interrupted commit", "committed", committed, "rows", p.Rows)
+	if !committed {
+		if err := w.Control.DiscardPending(ctx, w.lease, w.unit, *p); err != nil {
+			return err
+		}
+		w.state.Position, w.state.Pending = max(w.state.Position, p.Position), nil
+		return nil
+	}
+	p.RunID = w.runID // the run that earned it is over; this one records it
+	if err := w.Control.CommitBatch(ctx, w.lease, w.unit, *p, nil); err != nil {
+		return err
+	}
+	w.state.Position, w.state.Cursor, w.state.Pending = max(w.state.Position, p.Position), p.Cursor, nil
+	return nil
+}

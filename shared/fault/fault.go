@@ -1,0 +1,187 @@
+// Package fault sorts errors: what retrying can mend, what only a person can,
+// and what the remedy is. It is the one place that does, and it goes by code
+// (SQLSTATE, gRPC, HTTP), never by the text of a message.
+package fault
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+
+	"google.golang.org/api/googleapi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Class says what a failed piece of work is worth trying again.
+type Class int
+
+// The classes of errors.
+const (
+	Transient Class = iota // the same work may succeed later: nack
+	Permanent              // it cannot until somebody changes something: record and ack
+)
+
+func (c Class) String() string {
+	if c == Permanent {
+		return "permanent"
+	}
+	return "transient"
+}
+
+// Error is an error whose class and remedy its author knew.
+type Error struct {
+	Class  Class
+	Remedy string // one sentence that says what to do
+	Err    error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error underneath.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Fix marks err as permanent until the remedy is applied.
+func Fix(err error, remedy string) error { return &Error{Permanent, remedy, err} }
+
+// sqlState is what Postgres errors offer, whatever the driver.
+type sqlState interface{ SQLState() string }
+
+// Classify returns the class of an error and the remedy, if one is known.
+// Unknown errors are transient: redelivery is bounded, losing work is not.
+func Classify(err error) (Class, string) {
+	var known *Error
+	if errors.As(err, &known) {
+		return known.Class, known.Remedy
+	}
+	var pg sqlState
+	if errors.As(err, &pg) {
+		return classifySQLState(pg.SQLState())
+	}
+	var api *googleapi.Error
+	if errors.As(err, &api) {
+		return classifyHTTP(api)
+	}
+	if s, ok := grpcStatus(err); ok {
+		return classifyGRPC(s.Code())
+	}
+	if remedy, ok := unreachable(err); ok {
+		return Transient, remedy
+	}
+	return Transient, ""
+}
+
+// grpcStatus finds a gRPC status anywhere in the chain; errors without one
+// would otherwise count as code Unknown.
+func grpcStatus(err error) (*status.Status, bool) {
+	var carrier interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &carrier) && carrier.GRPCStatus() != nil {
+		return carrier.GRPCStatus(), true
+	}
+	return nil, false
+}
+
+func unreachable(err error) (string, bool) {
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &dns):
+		return "the host name does not resolve: check the host in DATABASE_URL or the emulator variables", true
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens at that address: check host and port, and that the server is up", true
+	case errors.As(err, &op), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.DeadlineExceeded):
+		return "the server did not answer: check that it is up and that the function can reach its network", true
+	}
+	return "", false
+}
+
+// classifySQLState goes by the codes of the PostgreSQL manual, appendix A.
+func classifySQLState(code string) (Class, string) {
+	switch code {
+	case "28P01", "28000":
+		return Permanent, "Postgres refused the login: check the user and password of DATABASE_URL, or DB_USER and its IAM login"
+	case "3D000":
+		return Permanent, "create the database, or correct DB_NAME or DATABASE_URL"
+	case "42501":
+		return Permanent, "grant the function's user the missing right"
+	case "42P01":
+		return Permanent, "create the table, or correct its name in the pipeline file"
+	case "42703":
+		return Permanent, "create the column, or correct its name in the pipeline file"
+	case "25006":
+		return Transient, "the server is read-only, as during a failover: the next delivery tries again"
+	}
+	if len(code) < 2 {
+		return Transient, ""
+	}
+	switch code[:2] {
+	case "08", "40", "53", "55", "57", "58", "XX": // connection, rollback, resources, locks, shutdown, system
+		return Transient, ""
+	case "22", "23", "42", "0A", "2F", "3F":
+		return Permanent, ""
+	}
+	return Transient, ""
+}
+
+// classifyHTTP goes by https://docs.cloud.google.com/bigquery/docs/error-messages:
+// exceeded quotas come as 403 too, and end by themselves.
+func classifyHTTP(e *googleapi.Error) (Class, string) {
+	switch e.Code {
+	case http.StatusUnauthorized:
+		return Permanent, "the credentials were refused: check the function's service account"
+	case http.StatusForbidden:
+		for _, item := range e.Errors {
+			if item.Reason == "accessDenied" {
+				return Permanent, "grant the function's service account access to the dataset"
+			}
+		}
+		return Transient, "wait for the quota, or raise it"
+	case http.StatusNotFound:
+		return Permanent, "create what is missing, or correct its name in the pipeline file"
+	case http.StatusBadRequest:
+		return Permanent, ""
+	}
+	return Transient, ""
+}
+
+func classifyGRPC(code codes.Code) (Class, string) {
+	switch code {
+	case codes.InvalidArgument, codes.OutOfRange, codes.Unimplemented, codes.FailedPrecondition:
+		return Permanent, ""
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return Permanent, "grant the function's service account access to BigQuery"
+	case codes.NotFound:
+		return Permanent, "create what is missing, or correct its name in the pipeline file"
+	default:
+		return Transient, ""
+	}
+}
+
+// SQLState returns the code of a Postgres error, or "".
+func SQLState(err error) string {
+	var pg sqlState
+	if errors.As(err, &pg) {
+		return pg.SQLState()
+	}
+	return ""
+}
+
+// HTTPStatus returns the status code of a Google API error, or 0.
+func HTTPStatus(err error) int {
+	var api *googleapi.Error
+	if errors.As(err, &api) {
+		return api.Code
+	}
+	return 0
+}
+
+// GRPCCode returns the gRPC code of an error, or codes.OK if it carries none.
+func GRPCCode(err error) codes.Code {
+	if s, ok := grpcStatus(err); ok {
+		return s.Code()
+	}
+	return codes.OK
+}

@@ -1,0 +1,37 @@
+// Package mapping decides what a table of Postgres becomes in BigQuery. It
+// stands between the two sides because neither knows the other.
+package mapping
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+)
+
+// Destination is the BigQuery table that a Postgres table lands in, as the
+// pipeline file declares it, or a permanent error that says why it cannot.
+func Destination(spec *pipeline.Table, dataset string, table *catalog.Table, key []string) (*warehouse.Table, error) {
+	t := &warehouse.Table{
+		Dataset: dataset, Name: spec.Name, Key: key, ClusterBy: spec.ClusterBy,
+		HideDeleted: spec.Deletes == pipeline.DeletesHard,
+	}
+	if p := spec.PartitionBy; p != nil {
+		t.Partition = &warehouse.Partition{Column: p.Column, Granularity: p.Granularity}
+	}
+	for _, c := range table.Columns {
+		t.Columns = append(t.Columns, warehouse.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Required: slices.Contains(key, c.Name)})
+	}
+	return t, t.CheckLayout()
+}
+
+// Fingerprint changes when the destination has to be looked at again: the
+// source's columns or what is declared of the table are no longer the same.
+func Fingerprint(table *catalog.Table, t *warehouse.Table) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%q|%v|%q|%t", table.Fingerprint(), t.Dataset, t.Key, t.Partition, t.ClusterBy, t.HideDeleted))
+	return hex.EncodeToString(sum[:])
+}

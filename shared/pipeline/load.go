@@ -1,0 +1,385 @@
+package pipeline
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+)
+
+// Load reads every *.yaml at the root of files, checks them against the JSON
+// Schema and against each other, and applies the defaults. All mistakes of all
+// files are reported at once, as Problems; with any, no pipeline is returned.
+func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
+	validator, err := compile(schema)
+	if err != nil {
+		return nil, err
+	}
+	names, err := fs.Glob(files, "*.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("listing pipeline files: %w", err)
+	}
+	var (
+		out      []Pipeline
+		problems Problems
+		declared = map[string]string{}
+	)
+	for _, name := range names {
+		text, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+		p, found := parse(name, text, validator)
+		if other, twice := declared[p.Name]; twice && p.Name != "" {
+			found = append(found, Problem{name, 1, fmt.Sprintf("pipeline %q is also declared in %s", p.Name, other), "give each file its own name"})
+		}
+		declared[p.Name] = name
+		problems = append(problems, found...)
+		out = append(out, p)
+	}
+	if len(problems) > 0 {
+		return nil, problems.sorted()
+	}
+	return out, nil
+}
+
+func compile(text []byte) (*jsonschema.Schema, error) {
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("reading the pipeline schema: %w", err)
+	}
+	compiler := jsonschema.NewCompiler()
+	const name = "pipeline.schema.json"
+	if err := compiler.AddResource(name, doc); err != nil {
+		return nil, fmt.Errorf("adding the pipeline schema: %w", err)
+	}
+	schema, err := compiler.Compile(name)
+	if err != nil {
+		return nil, fmt.Errorf("compiling the pipeline schema: %w", err)
+	}
+	return schema, nil
+}
+
+// document is the file as it is written; Pipeline is what it means.
+type document struct {
+	Pipeline string `json:"pipeline"`
+	Source   struct {
+		Schema string `json:"schema"`
+	} `json:"source"`
+	Destination struct {
+		Dataset string `json:"dataset"`
+	} `json:"destination"`
+	Defaults options `json:"defaults"`
+	Tenants  *struct {
+		Query   string `json:"query"`
+		Column  string `json:"column"`
+		Dataset string `json:"dataset"`
+	} `json:"tenants"`
+	Tables []struct {
+		options
+		Name    string   `json:"name"`
+		Key     []string `json:"key"`
+		Capture struct {
+			Cursor   string `json:"cursor"`
+			Lookback string `json:"lookback"`
+		} `json:"capture"`
+		PartitionBy *PartitionBy `json:"partition_by"`
+		ClusterBy   []string     `json:"cluster_by"`
+	} `json:"tables"`
+	Dedup *struct {
+		Every    string `json:"every"`
+		MaxBytes int64  `json:"max_bytes"`
+	} `json:"dedup"`
+	ReverseETL []struct {
+		Name   string `json:"name"`
+		Every  string `json:"every"`
+		Query  string `json:"query"`
+		Target struct {
+			Table   string            `json:"table"`
+			Key     map[string]string `json:"key"`
+			Columns map[string]string `json:"columns"`
+		} `json:"target"`
+		Mode   Mode `json:"mode"`
+		Limits struct {
+			BatchSize        int    `json:"batch_size"`
+			LockTimeout      string `json:"lock_timeout"`
+			StatementTimeout string `json:"statement_timeout"`
+			Pause            string `json:"pause"`
+		} `json:"limits"`
+	} `json:"reverse_etl"`
+}
+
+type options struct {
+	Every     string  `json:"every"`
+	Write     Write   `json:"write"`
+	Deletes   Deletes `json:"deletes"`
+	BatchRows int     `json:"batch_rows"`
+}
+
+// What a file that says nothing gets; the schema documents the same values.
+const (
+	defaultEvery            = "1m"
+	defaultBatchRows        = 500_000
+	defaultLookback         = "10m"
+	defaultMaxBytes         = 1 << 40
+	defaultBatchSize        = 1000
+	defaultLockTimeout      = "2s"
+	defaultStatementTimeout = "30s"
+)
+
+// parse reads one file. It returns what could be read even when there are
+// problems, so that files can be checked against each other.
+func parse(name string, text []byte, schema *jsonschema.Schema) (Pipeline, Problems) {
+	var root yaml.Node
+	if err := yaml.Unmarshal(text, &root); err != nil {
+		return Pipeline{}, Problems{yamlProblem(name, err)}
+	}
+	r := reader{file: name, schema: schemaNode{schema}, lines: map[string]int{}}
+	instance := r.value(&root, "")
+	if len(r.problems) > 0 {
+		return Pipeline{}, r.problems
+	}
+	if err := schema.Validate(instance); err != nil {
+		var invalid *jsonschema.ValidationError
+		if !errors.As(err, &invalid) {
+			return Pipeline{}, Problems{{File: name, What: err.Error()}}
+		}
+		r.schemaProblems(invalid)
+		return Pipeline{}, r.problems
+	}
+	encoded, err := json.Marshal(instance)
+	if err != nil {
+		return Pipeline{}, Problems{{File: name, What: err.Error()}}
+	}
+	var doc document
+	if err := json.Unmarshal(encoded, &doc); err != nil {
+		return Pipeline{}, Problems{{File: name, What: err.Error(), Remedy: "correct the value"}}
+	}
+	return r.pipeline(doc), r.problems
+}
+
+var yamlLine = regexp.MustCompile(`line (\d+): (.*)`)
+
+func yamlProblem(file string, err error) Problem {
+	p := Problem{File: file, What: err.Error(), Remedy: "correct the YAML"}
+	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
+		p.Line, _ = strconv.Atoi(m[1])
+		p.What = m[2]
+	}
+	return p
+}
+
+// reader turns YAML into plain values and remembers the line of each, by its
+// JSON pointer.
+type reader struct {
+	file     string
+	schema   schemaNode
+	lines    map[string]int
+	problems Problems
+}
+
+func (r *reader) problem(pointer, what, remedy string) {
+	r.problems = append(r.problems, Problem{r.file, r.line(pointer), what, remedy})
+}
+
+// line is the line of the value at pointer, or of its nearest parent.
+func (r *reader) line(pointer string) int {
+	for {
+		if n, ok := r.lines[pointer]; ok {
+			return n
+		}
+		if pointer == "" {
+			return 0
+		}
+		pointer = pointer[:strings.LastIndexByte(pointer, '/')]
+	}
+}
+
+func (r *reader) value(n *yaml.Node, pointer string) any {
+	if _, seen := r.lines[pointer]; !seen {
+		r.lines[pointer] = n.Line
+	}
+	switch n.Kind {
+	case yaml.DocumentNode:
+		return r.value(n.Content[0], pointer)
+	case yaml.AliasNode:
+		return r.value(n.Alias, pointer)
+	case yaml.SequenceNode:
+		out := make([]any, 0, len(n.Content))
+		for i, item := range n.Content {
+			out = append(out, r.value(item, pointer+"/"+strconv.Itoa(i)))
+		}
+		return out
+	case yaml.MappingNode:
+		out := make(map[string]any, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := n.Content[i]
+			at := pointer + "/" + key.Value
+			if _, twice := out[key.Value]; twice {
+				r.problems = append(r.problems, Problem{r.file, key.Line, fmt.Sprintf("key %q is given twice", key.Value), "keep one of them"})
+			}
+			r.lines[at] = key.Line
+			out[key.Value] = r.value(n.Content[i+1], at)
+		}
+		return out
+	default:
+		var v any
+		if err := n.Decode(&v); err != nil {
+			r.problems = append(r.problems, yamlProblem(r.file, err))
+			return nil
+		}
+		if _, ok := v.(time.Time); ok { // an unquoted date is meant as text
+			return n.Value
+		}
+		if i, ok := v.(int); ok {
+			return json.Number(strconv.Itoa(i))
+		}
+		return v
+	}
+}
+
+// pipeline applies the defaults and checks what a schema cannot say.
+func (r *reader) pipeline(doc document) Pipeline {
+	p := Pipeline{
+		Name:    doc.Pipeline,
+		File:    r.file,
+		Schema:  cmp.Or(doc.Source.Schema, "public"),
+		Dataset: doc.Destination.Dataset,
+	}
+	if doc.Tenants != nil {
+		p.Tenants = &Tenants{Query: doc.Tenants.Query, Column: doc.Tenants.Column, Dataset: doc.Tenants.Dataset}
+	}
+	r.cadence("/defaults/every", doc.Defaults.Every)
+	seen := map[string]int{}
+	for i, t := range doc.Tables {
+		at := "/tables/" + strconv.Itoa(i)
+		r.unique(seen, at, "table", t.Name)
+		table := Table{
+			Name: t.Name, Key: t.Key, Cursor: t.Capture.Cursor,
+			Every:     r.cadence(at+"/every", cmp.Or(t.Every, doc.Defaults.Every, defaultEvery)),
+			Lookback:  r.duration(at+"/capture/lookback", cmp.Or(t.Capture.Lookback, defaultLookback)),
+			Write:     cmp.Or(t.Write, doc.Defaults.Write, WriteAppend),
+			Deletes:   cmp.Or(t.Deletes, doc.Defaults.Deletes, DeletesSoft),
+			BatchRows: cmp.Or(t.BatchRows, doc.Defaults.BatchRows, defaultBatchRows),
+			ClusterBy: t.ClusterBy, Line: r.line(at),
+		}
+		if t.PartitionBy != nil {
+			table.PartitionBy = &PartitionBy{t.PartitionBy.Column, cmp.Or(t.PartitionBy.Granularity, "day")}
+		}
+		p.Tables = append(p.Tables, table)
+	}
+	if doc.Dedup != nil {
+		p.Dedup = &Dedup{Every: r.cadence("/dedup/every", doc.Dedup.Every), MaxBytes: cmp.Or(doc.Dedup.MaxBytes, defaultMaxBytes)}
+	}
+	r.syncs(&p, doc)
+	return p
+}
+
+func (r *reader) syncs(p *Pipeline, doc document) {
+	seen := map[string]int{}
+	for i, s := range doc.ReverseETL {
+		at := "/reverse_etl/" + strconv.Itoa(i)
+		r.unique(seen, at, "reverse sync", s.Name)
+		sync := Sync{
+			Name: s.Name, Every: r.cadence(at+"/every", s.Every), Query: s.Query, Table: s.Target.Table, Mode: s.Mode,
+			Key:              r.mapping(at+"/target/key", s.Target.Key, map[string]string{}),
+			BatchSize:        cmp.Or(s.Limits.BatchSize, defaultBatchSize),
+			LockTimeout:      r.duration(at+"/limits/lock_timeout", cmp.Or(s.Limits.LockTimeout, defaultLockTimeout)),
+			StatementTimeout: r.duration(at+"/limits/statement_timeout", cmp.Or(s.Limits.StatementTimeout, defaultStatementTimeout)),
+			Pause:            r.duration(at+"/limits/pause", cmp.Or(s.Limits.Pause, "0s")),
+			Line:             r.line(at),
+		}
+		taken := map[string]string{}
+		for _, m := range sync.Key {
+			taken[m.To] = "the key"
+		}
+		sync.Columns = r.mapping(at+"/target/columns", s.Target.Columns, taken)
+		if len(sync.Columns) == 0 && sync.Mode == ModeUpdate {
+			r.problem(at+"/target", "an update needs columns to write", "add columns: {<column of the query>: <column of the table>}")
+		}
+		if sync.LockTimeout >= sync.StatementTimeout {
+			r.problem(at+"/limits", "lock_timeout is not below statement_timeout, so it could never fire", "make lock_timeout the smaller one")
+		}
+		p.ReverseETL = append(p.ReverseETL, sync)
+	}
+}
+
+func (r *reader) unique(seen map[string]int, at, what, name string) {
+	if line, twice := seen[name]; twice {
+		r.problem(at+"/name", fmt.Sprintf("%s %q is also declared on line %d", what, name, line), "keep one of them")
+	}
+	seen[name] = r.line(at)
+}
+
+// mapping keeps the order of the file, and refuses a target written twice:
+// taken says by what.
+func (r *reader) mapping(at string, m map[string]string, taken map[string]string) []Mapping {
+	out := make([]Mapping, 0, len(m))
+	for from, to := range m {
+		out = append(out, Mapping{from, to})
+	}
+	sortMappings(out, func(from string) int { return r.line(at + "/" + from) })
+	for _, x := range out {
+		if by, twice := taken[x.To]; twice {
+			r.problem(at+"/"+x.From, fmt.Sprintf("column %q of the table is already written by %s", x.To, by), "map each column of the table once; key columns are never set")
+		}
+		taken[x.To] = x.From
+	}
+	return out
+}
+
+func (r *reader) duration(at, text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		r.problem(at, fmt.Sprintf("%q is not a duration", text), "write for example 500ms, 10m or 24h")
+	}
+	return d
+}
+
+func (r *reader) cadence(at, text string) Cadence {
+	c, err := ParseCadence(text)
+	if err != nil {
+		r.problem(at, err.Error(), "write an interval such as 1m or 24h, or five cron fields such as \"0 3 * * *\"")
+	}
+	return c
+}
+
+// ParseCadence reads an interval or a five-field cron expression into its
+// canonical form, so that 60s and 1m are one cadence. Empty stays empty.
+func ParseCadence(text string) (Cadence, error) {
+	if text == "" {
+		return "", nil
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		if d < time.Second {
+			return "", fmt.Errorf("the interval %q is under a second", text)
+		}
+		return Cadence(canonical(d)), nil
+	}
+	if _, err := cron.ParseStandard(text); err != nil {
+		return "", fmt.Errorf("%q is neither an interval nor a cron expression", text)
+	}
+	return Cadence(strings.Join(strings.Fields(text), " ")), nil
+}
+
+// canonical is the shortest text of a duration: 1m, not 1m0s.
+func canonical(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

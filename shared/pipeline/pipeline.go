@@ -1,0 +1,186 @@
+// Package pipeline is the declaration of what moves: the pipeline files, read,
+// checked against schemas/pipeline.schema.json and given their defaults. It is
+// the vocabulary every other package may use; it opens no connection.
+package pipeline
+
+import (
+	"strings"
+	"time"
+)
+
+// Pipeline is one pipeline file with its defaults applied.
+type Pipeline struct {
+	Name       string
+	File       string // where it was read from, for messages
+	Schema     string // Postgres schema of the tables
+	Dataset    string // BigQuery dataset; with Tenants, where no tenant is concerned
+	Tenants    *Tenants
+	Tables     []Table
+	Dedup      *Dedup
+	ReverseETL []Sync
+}
+
+// Tenants fans one Postgres schema out to a dataset per tenant.
+type Tenants struct {
+	Query   string // SQL on the source; first column is the tenant's value of Column
+	Column  string // row filter on every table (I8)
+	Dataset string // template, for example org_{slug}
+}
+
+// Write says how rows land in BigQuery.
+type Write string
+
+// WriteAppend is T_log with every version of a row, and the view T of the newest.
+const WriteAppend Write = "append"
+
+// Deletes says what a delete in the source does in BigQuery.
+type Deletes string
+
+// The delete policies of DESIGN.md.
+const (
+	DeletesIgnore Deletes = "ignore" // the warehouse is the archive
+	DeletesSoft   Deletes = "soft"   // the row stays, with _deleted
+	DeletesHard   Deletes = "hard"   // the row leaves T
+)
+
+// Table is one table to extract.
+type Table struct {
+	Name        string
+	Key         []string // empty: the primary key of the catalogue
+	Cursor      string   // watermark column
+	Lookback    time.Duration
+	Every       Cadence
+	Write       Write
+	Deletes     Deletes
+	BatchRows   int
+	PartitionBy *PartitionBy
+	ClusterBy   []string
+	Line        int // in the pipeline file
+}
+
+// PartitionBy is how T_log is partitioned at creation.
+type PartitionBy struct {
+	Column      string
+	Granularity string // hour, day, month, year
+}
+
+// Dedup is the clean-up of superseded versions.
+type Dedup struct {
+	Every    Cadence
+	MaxBytes int64 // most bytes one clean-up of one table may process
+}
+
+// Mode says how a reverse sync writes.
+type Mode string
+
+// The modes of reverse ETL.
+const (
+	ModeUpdate Mode = "update" // rows whose key is present
+	ModeUpsert Mode = "upsert" // and rows whose key is not
+)
+
+// Sync is one BigQuery query and the Postgres table its result is written to.
+type Sync struct {
+	Name             string
+	Every            Cadence
+	Query            string
+	Table            string
+	Key              []Mapping
+	Columns          []Mapping
+	Mode             Mode
+	BatchSize        int
+	LockTimeout      time.Duration
+	StatementTimeout time.Duration
+	Pause            time.Duration // between batches
+	Line             int
+}
+
+// Mapping takes a column of the query to a column of the table.
+type Mapping struct{ From, To string }
+
+// Cadence is an interval ("1m") or a cron expression of five fields; empty is
+// "only when asked". Two spellings of one interval are the same Cadence, since
+// ParseCadence keeps the canonical one.
+type Cadence string
+
+// Interval returns the cadence as an interval, and false for a cron expression.
+func (c Cadence) Interval() (time.Duration, bool) {
+	d, err := time.ParseDuration(string(c))
+	return d, err == nil
+}
+
+// Due reports whether a tick of the given cadence concerns work of cadence c.
+// A message without a cadence is an operator's own run: it concerns everything.
+func (c Cadence) Due(tick Cadence) bool { return tick == "" || c == tick }
+
+// Cadences returns the distinct cadences of f over the pipelines, in the order
+// they are declared: what a scheduler has to publish.
+func Cadences(pipelines []Pipeline, f func(Pipeline) []Cadence) []Cadence {
+	var out []Cadence
+	seen := map[Cadence]bool{"": true}
+	for _, p := range pipelines {
+		for _, c := range f(p) {
+			if !seen[c] {
+				seen[c] = true
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// ExtractCadences, DedupCadences and ReverseCadences are the cadences of one
+// pipeline by the function that serves them.
+func ExtractCadences(p Pipeline) []Cadence {
+	out := make([]Cadence, 0, len(p.Tables))
+	for _, t := range p.Tables {
+		out = append(out, t.Every)
+	}
+	return out
+}
+
+// DedupCadences returns the cadence of the pipeline's clean-up.
+func DedupCadences(p Pipeline) []Cadence {
+	if p.Dedup == nil {
+		return nil
+	}
+	return []Cadence{p.Dedup.Every}
+}
+
+// ReverseCadences returns the cadences of the pipeline's reverse syncs.
+func ReverseCadences(p Pipeline) []Cadence {
+	out := make([]Cadence, 0, len(p.ReverseETL))
+	for _, s := range p.ReverseETL {
+		out = append(out, s.Every)
+	}
+	return out
+}
+
+// Table returns the table of that name, or nil.
+func (p *Pipeline) Table(name string) *Table {
+	for i := range p.Tables {
+		if p.Tables[i].Name == name {
+			return &p.Tables[i]
+		}
+	}
+	return nil
+}
+
+// Sync returns the reverse sync of that name, or nil.
+func (p *Pipeline) Sync(name string) *Sync {
+	for i := range p.ReverseETL {
+		if p.ReverseETL[i].Name == name {
+			return &p.ReverseETL[i]
+		}
+	}
+	return nil
+}
+
+// Fill replaces {name} in a template by values[name]; unknown names stay.
+func Fill(template string, values map[string]string) string {
+	pairs := make([]string, 0, 2*len(values))
+	for k, v := range values {
+		pairs = append(pairs, "{"+k+"}", v)
+	}
+	return strings.NewReplacer(pairs...).Replace(template)
+}

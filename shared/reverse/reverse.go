@@ -1,0 +1,245 @@
+// Package reverse writes the result of a BigQuery query into a Postgres table:
+// it runs the query, stages the rows, compares them with the table and applies
+// the differences in paced batches. A dry run does all but the last.
+package reverse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tidemark-data/tidemark/shared/controlplane"
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/rowwire"
+	"github.com/tidemark-data/tidemark/shared/target"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
+	"github.com/tidemark-data/tidemark/shared/tick"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+)
+
+// Runner does reverse ETL messages.
+type Runner struct {
+	tick.Dispatcher // publishes to the reverse ETL topic
+
+	Target    *pgxpool.Pool
+	Control   *controlplane.Store
+	Warehouse *warehouse.Client
+}
+
+// Run does the due syncs of the unit, one after the other: they share one
+// production database (I10). The error joins those of the syncs that failed;
+// the others are done (I7).
+func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
+	if d.Sync != "" && !r.knows(d.Message) {
+		return tick.Unknown("sync", d.Sync, r.syncNames())
+	}
+	u, err := r.Dispatch(ctx, d.Message, func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 })
+	if err != nil || u == nil {
+		return err
+	}
+	var errs []error
+	for _, sync := range due(u.Pipeline, d.Message) {
+		errs = append(errs, r.sync(ctx, *u, sync, d))
+	}
+	return errors.Join(errs...)
+}
+
+func due(p *pipeline.Pipeline, m tick.Message) []*pipeline.Sync {
+	var out []*pipeline.Sync
+	for i := range p.ReverseETL {
+		s := &p.ReverseETL[i]
+		if (m.Sync == "" || s.Name == m.Sync) && (m.Table == "" || s.Table == m.Table) && s.Every.Due(m.Cadence) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (r *Runner) knows(m tick.Message) bool {
+	return slices.ContainsFunc(r.Pipelines, func(p pipeline.Pipeline) bool {
+		return (m.Pipeline == "" || p.Name == m.Pipeline) && p.Sync(m.Sync) != nil
+	})
+}
+
+func (r *Runner) syncNames() []string {
+	var out []string
+	for _, p := range r.Pipelines {
+		for _, s := range p.ReverseETL {
+			out = append(out, s.Name)
+		}
+	}
+	return out
+}
+
+// Outcome is what a run did, as tidemark.runs keeps it in detail.
+type Outcome struct {
+	Job       string          `json:"job"` // of BigQuery
+	Rows      int64           `json:"rows"`
+	Insert    int64           `json:"insert"` // planned, in a dry run; else done
+	Update    int64           `json:"update"`
+	Unchanged int64           `json:"unchanged"`
+	Absent    int64           `json:"absent"`
+	Rejected  int64           `json:"rejected"`
+	Samples   []target.Sample `json:"samples,omitempty"` // of a dry run
+
+	bytes int64
+	more  bool
+}
+
+// sync does one sync under its lease, and records how it went.
+func (r *Runner) sync(ctx context.Context, u tick.Unit, s *pipeline.Sync, d tick.Delivery) error {
+	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: s.Name}
+	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("sync", s.Name), slog.String("table", s.Table))
+	run := controlplane.Run{Kind: "reverse_etl", Unit: unit, MessageID: d.ID}
+	lease, err := r.Control.Acquire(ctx, run.Kind, unit, controlplane.DefaultTTL)
+	if errors.Is(err, controlplane.ErrHeld) {
+		slog.InfoContext(ctx, "skipped: another run holds the lease")
+		run.Outcome, run.Error = controlplane.OutcomeSkipped, err.Error()
+		return r.Control.RecordRun(ctx, run)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := lease.Release(ctx); err != nil {
+			slog.WarnContext(ctx, "releasing the lease; it will expire", "error", err)
+		}
+	}()
+	id, err := r.Control.StartRun(ctx, run)
+	if err != nil {
+		return err
+	}
+	o := &Outcome{}
+	rejects, failure := r.do(lease.Context(), u, s, lease, d.DryRun, o)
+	if failure == nil && o.more {
+		failure = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Sync: s.Name})
+	}
+	return r.finish(ctx, id, run, d.DryRun, o, rejects, failure)
+}
+
+func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry bool, o *Outcome, rejects []controlplane.Reject, failure error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	run.Outcome, run.Detail, run.Read, run.Rejected, run.Bytes = controlplane.OutcomeOK, o, o.Rows, o.Rejected, o.bytes
+	if dry {
+		run.Outcome = controlplane.OutcomeDryRun
+	} else {
+		run.Written = o.Insert + o.Update
+	}
+	if failure != nil {
+		failure = fmt.Errorf("reverse sync %s: %w", run.Unit.Table, failure)
+		run.Outcome, run.Error = controlplane.OutcomeFailed, failure.Error()
+		_, run.Remedy = fault.Classify(failure)
+	} else {
+		slog.InfoContext(ctx, "synced", "dry_run", dry, "rows", o.Rows, "insert", o.Insert, "update", o.Update,
+			"unchanged", o.Unchanged, "absent", o.Absent, "rejected", o.Rejected)
+	}
+	return fault.Recorded(errors.Join(failure, r.Control.RecordRejects(ctx, run.Unit, id, rejects), r.Control.FinishRun(ctx, id, run)))
+}
+
+// do is the walk from the query to the table. Staging is dropped however it
+// ends; if the process dies, by the next run.
+func (r *Runner) do(ctx context.Context, u tick.Unit, s *pipeline.Sync, lease *controlplane.Lease, dry bool, o *Outcome) (rejects []controlplane.Reject, err error) {
+	result, err := r.Warehouse.Query(ctx, u.Dataset(), pipeline.Fill(s.Query, map[string]string{"dataset": u.Dataset()}),
+		map[string]string{"tidemark-pipeline": u.Pipeline.Name, "tidemark-sync": s.Name})
+	if err != nil {
+		return nil, err
+	}
+	o.Job, o.bytes = result.Job, result.Bytes
+	columns, err := stagedColumns(result.Schema)
+	if err != nil {
+		return nil, err
+	}
+	stage, err := target.Open(ctx, r.Target, s, u.Pipeline.Schema, u.Pipeline.Name+"/"+u.Tenant.ID+"/"+s.Name, lease.Token(), columns)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stage.Drop(ctx)) }()
+	if o.Rows, err = stage.Load(ctx, func(w io.Writer) error { return load(ctx, w, result, stage.Columns()) }); err != nil {
+		return nil, err
+	}
+	plan, err := stage.Plan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := plan.Rejects
+	o.Insert, o.Update, o.Unchanged, o.Absent = plan.Insert, plan.Update, plan.Unchanged, plan.Absent
+	if dry {
+		o.Samples = plan.Samples
+	} else {
+		applied, err := stage.Apply(ctx, func() bool { return timeLeft(ctx) })
+		found = append(found, applied.Rejects...)
+		o.Insert, o.Update, o.more = applied.Inserted, applied.Updated, !applied.Done
+		if err != nil {
+			return keep(stage, found, o), err
+		}
+	}
+	return keep(stage, found, o), nil
+}
+
+func keep(stage *target.Staging, found []target.Reject, o *Outcome) []controlplane.Reject {
+	o.Rejected = int64(len(found))
+	out := make([]controlplane.Reject, len(found))
+	for i, r := range found {
+		out[i] = controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: stage.Named(r.Row)}
+	}
+	return out
+}
+
+// margin is what a run keeps of its time for ending well.
+const margin = time.Minute
+
+func timeLeft(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Until(deadline) > margin
+}
+
+func stagedColumns(schema *arrow.Schema) ([]target.Column, error) {
+	out := make([]target.Column, schema.NumFields())
+	for i, f := range schema.Fields() {
+		typ, err := rowwire.StagingType(f)
+		if err != nil {
+			return nil, fault.Fix(err, "cast the column in the query")
+		}
+		out[i] = target.Column{Name: f.Name, Type: typ}
+	}
+	return out, nil
+}
+
+// load writes the mapped columns of the result, in their order, as COPY BINARY.
+func load(ctx context.Context, w io.Writer, result *warehouse.Result, columns []string) error {
+	at := make([]int, len(columns))
+	fields := make([]arrow.Field, len(columns))
+	for i, name := range columns {
+		at[i] = slices.IndexFunc(result.Schema.Fields(), func(f arrow.Field) bool { return strings.EqualFold(f.Name, name) })
+		fields[i] = result.Schema.Field(at[i])
+	}
+	schema := arrow.NewSchema(fields, nil)
+	out, err := rowwire.NewCopyWriter(w, schema)
+	if err != nil {
+		return err
+	}
+	err = result.Each(ctx, func(record arrow.Record) error {
+		arrays := make([]arrow.Array, len(at))
+		for i, n := range at {
+			arrays[i] = record.Column(n)
+		}
+		mapped := array.NewRecord(schema, arrays, record.NumRows())
+		defer mapped.Release()
+		return out.WriteRecord(mapped)
+	})
+	if err != nil {
+		return err
+	}
+	return out.Close()
+}

@@ -1,0 +1,150 @@
+package source
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Fence is what a read remembers so that the next one finds exactly the rows
+// that were committed behind the cursor meanwhile (I2). It answers, for a row
+// version, whether the transaction that wrote it was visible to that read.
+//
+// A snapshot alone does not: its list of running transactions has no
+// subtransactions, so pg_visible_in_snapshot takes a row written under a
+// savepoint of a still running transaction for visible, and it would be lost.
+// Such a row can only surface when its transaction ends. Seen therefore keeps
+// the ids that really were visible above the oldest running transaction; they
+// are consulted only when one of the running ones has ended.
+type Fence struct {
+	Snapshot string   `json:"snapshot"`            // pg_current_snapshot() of the read: xmin:xmax:running,..
+	Seen     []uint64 `json:"seen,omitempty"`      // ids >= SeenFrom that were visible in the look-back, ascending
+	SeenFrom uint64   `json:"seen_from,omitempty"` // below it Seen was cut short
+
+	// Floor is the lowest cursor value that a transaction begun after the read
+	// can write; nil: unknown. Pins are those for transactions open at the read.
+	Floor *int64 `json:"floor"`
+	Pins  []Pin  `json:"pins,omitempty"`
+}
+
+// Pin holds the look-back's lower bound where it was while transactions that
+// were open then are still open.
+type Pin struct {
+	Floor *int64   `json:"floor"` // nil: no bound is known
+	Open  []string `json:"open"`  // virtual transaction ids
+}
+
+// seenLimit bounds Fence.Seen. Beyond it, rows committed while a transaction
+// stayed open are sent once more when it ends; none is lost.
+const seenLimit = 20_000
+
+// snapshot is a parsed pg_snapshot.
+type snapshot struct {
+	xmin, xmax uint64
+	running    []uint64
+}
+
+func parseSnapshot(text string) (snapshot, error) {
+	var s snapshot
+	parts := strings.SplitN(text, ":", 3)
+	if len(parts) != 3 {
+		return s, fmt.Errorf("reading snapshot %q: want xmin:xmax:running", text)
+	}
+	var err error
+	if s.xmin, err = strconv.ParseUint(parts[0], 10, 64); err != nil {
+		return s, fmt.Errorf("reading snapshot: %w", err)
+	}
+	if s.xmax, err = strconv.ParseUint(parts[1], 10, 64); err != nil {
+		return s, fmt.Errorf("reading snapshot: %w", err)
+	}
+	for id := range strings.SplitSeq(parts[2], ",") {
+		if id == "" {
+			continue
+		}
+		x, err := strconv.ParseUint(id, 10, 64)
+		if err != nil {
+			return s, fmt.Errorf("reading snapshot: %w", err)
+		}
+		s.running = append(s.running, x)
+	}
+	return s, nil
+}
+
+// ended reports whether a transaction that ran at an earlier snapshot is over.
+func (s snapshot) ended(x uint64) bool {
+	return x < s.xmin || x < s.xmax && !slices.Contains(s.running, x)
+}
+
+// unseen is the test a row's transaction id is put to: at or above From, in
+// Running, or at or above Doubt without being in Seen.
+type unseen struct {
+	From    uint64
+	Running []uint64
+	Doubt   uint64 // ids from here on may be subtransactions that have surfaced since; 0: none
+	Seen    []uint64
+}
+
+// since compares the fence with the present snapshot.
+func (f *Fence) since(now snapshot) (unseen, error) {
+	then, err := parseSnapshot(f.Snapshot)
+	if err != nil {
+		return unseen{}, err
+	}
+	u := unseen{From: then.xmax, Running: then.running}
+	for _, x := range then.running { // ascending
+		if now.ended(x) {
+			u.Doubt, u.Seen = x, f.Seen
+			break
+		}
+	}
+	return u, nil
+}
+
+// lower is the bound of the look-back: the lowest of the floor and the pins,
+// nil when one of them is unknown.
+func (f *Fence) lower() *int64 {
+	low := f.Floor
+	for _, p := range f.Pins {
+		if p.Floor == nil || low == nil {
+			return nil
+		}
+		if *p.Floor < *low {
+			low = p.Floor
+		}
+	}
+	return low
+}
+
+// next is the fence of a read that found the given transactions open and whose
+// own floor is floor. previous is nil for a first read.
+func next(previous *Fence, open []string, snapshot string, floor *int64) *Fence {
+	f := &Fence{Snapshot: snapshot, Floor: floor}
+	known := map[string]bool{}
+	var before *int64 // what a transaction begun since the previous read can write
+	if previous != nil {
+		before = previous.Floor
+		for _, p := range previous.Pins {
+			var still []string
+			for _, id := range p.Open {
+				if slices.Contains(open, id) {
+					still = append(still, id)
+					known[id] = true
+				}
+			}
+			if len(still) > 0 {
+				f.Pins = append(f.Pins, Pin{p.Floor, still})
+			}
+		}
+	}
+	var fresh []string
+	for _, id := range open {
+		if !known[id] {
+			fresh = append(fresh, id)
+		}
+	}
+	if len(fresh) > 0 {
+		f.Pins = append(f.Pins, Pin{before, fresh})
+	}
+	return f
+}

@@ -1,0 +1,615 @@
+package source
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/fault"
+)
+
+// Watermark finds inserts and updates of one table by a cursor column that
+// grows with them. It reads by keyset on (cursor, key), at most Limit rows a
+// time, and finds rows committed late by the fence.
+type Watermark struct {
+	Table    *catalog.Table
+	Cursor   string
+	Key      []string
+	Lookback time.Duration
+	Limit    int
+	Filter   *Filter // nil: every row
+
+	family family
+	keyset []int // columns of (cursor, key) without repetition, by position in Table.Columns
+	key    []int // columns of the key, likewise
+}
+
+// Filter keeps the rows of one tenant (I8).
+type Filter struct{ Column, Value string }
+
+// Position is where a watermark read ended: the last (cursor, key) read and
+// the fence behind it. It is the JSON of sync_state.cursor.
+type Position struct {
+	Cursor []string `json:"cursor"` // texts of the cursor value and the key values; null before the first row
+	At     int64    `json:"at"`     // the cursor value as a number, see family
+	More   bool     `json:"more"`   // the read stopped at its limit
+	Fence  *Fence   `json:"fence"`
+}
+
+// family is how a cursor column counts.
+type family uint8
+
+const (
+	counter family = iota // integers, as they are
+	instant               // timestamptz, timestamp and date, in microseconds since the Unix epoch
+	daily                 // date
+	civil                 // timestamp without time zone
+	unordered
+)
+
+func cursorFamily(base string) family {
+	switch base {
+	case "int2", "int4", "int8":
+		return counter
+	case "timestamptz":
+		return instant
+	case "timestamp":
+		return civil
+	case "date":
+		return daily
+	}
+	return unordered
+}
+
+// NewWatermark checks the declaration against the table. Warnings are what
+// works but should be mended, each with its statement.
+func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
+	t := w.Table
+	if w.Key, err = t.CheckKey(w.Key); err != nil {
+		return nil, nil, err
+	}
+	cursor := t.Column(w.Cursor)
+	if cursor == nil {
+		return nil, nil, t.Missing("cursor column", w.Cursor)
+	}
+	if w.family = cursorFamily(cursor.Base); w.family == unordered {
+		return nil, nil, fault.Fix(fmt.Errorf("cursor column %s of %s is a %s, which does not grow with changes", w.Cursor, t.Name, cursor.Type),
+			"choose a column of integer, date, timestamp or timestamptz type")
+	}
+	if w.Filter != nil && t.Column(w.Filter.Column) == nil {
+		return nil, nil, t.Missing("tenant column", w.Filter.Column)
+	}
+	names := []string{w.Cursor}
+	w.keyset = []int{t.Index(w.Cursor)}
+	for _, name := range w.Key {
+		w.key = append(w.key, t.Index(name))
+		if name != w.Cursor {
+			names = append(names, name)
+			w.keyset = append(w.keyset, t.Index(name))
+		}
+	}
+	columns := strings.Join(catalog.QuoteAll(names), ", ")
+	if !t.Leads(w.Cursor) {
+		warnings = append(warnings, fmt.Sprintf("cursor column %s of %s has no index, so every look reads the whole table: CREATE INDEX CONCURRENTLY ON %s (%s)",
+			w.Cursor, t.Name, t.SQLName(), columns))
+	}
+	if !cursor.NotNull {
+		warnings = append(warnings, fmt.Sprintf("cursor column %s of %s may be NULL; such rows are found only by their transaction: ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
+			w.Cursor, t.Name, t.SQLName(), catalog.Quote(w.Cursor)))
+	}
+	return &w, warnings, nil
+}
+
+// Read is one read of changes inside one read-only snapshot. It holds a
+// connection until Close.
+type Read struct {
+	w        *Watermark
+	conn     *pgxpool.Conn
+	tx       pgx.Tx
+	previous *Position
+	now      snapshot
+	text     string // of now
+	open     []string
+	at       time.Time
+	late     string // COPY of rows behind the cursor, "" for none
+	fresh    string // COPY of rows past it
+}
+
+// ErrStandby says that the server is a hot standby, whose snapshots do not
+// list running transactions.
+var ErrStandby = errors.New("the source is a standby server")
+
+// Begin opens a snapshot and prepares the read from position, nil for a first
+// sight. It changes nothing, and no call outlasts the server-side timeouts it
+// sets (I10).
+func (w *Watermark) Begin(ctx context.Context, pool *pgxpool.Pool, position *Position) (*Read, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the source: %w", err)
+	}
+	r := &Read{w: w, conn: conn, previous: position}
+	if err := r.begin(ctx); err != nil {
+		r.Close(ctx)
+		return nil, fmt.Errorf("reading %s: %w", w.Table.Name, err)
+	}
+	return r, nil
+}
+
+func (r *Read) begin(ctx context.Context) error {
+	if err := r.observe(ctx); err != nil {
+		return err
+	}
+	var err error
+	r.tx, err = r.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return fmt.Errorf("opening the snapshot: %w", err)
+	}
+	if err := r.tx.QueryRow(ctx, `SELECT pg_current_snapshot()::text`).Scan(&r.text); err != nil {
+		return fmt.Errorf("opening the snapshot: %w", err)
+	}
+	if r.now, err = parseSnapshot(r.text); err != nil {
+		return err
+	}
+	return r.prepare(ctx)
+}
+
+// observe notes the clock and the open transactions, before the snapshot is
+// taken: a transaction running in the snapshot was open now, or began later
+// than the clock says (I2). Virtual ids are used because a transaction gets a
+// real one only when it first writes, long after its now().
+func (r *Read) observe(ctx context.Context) error {
+	var standby bool
+	if err := r.conn.QueryRow(ctx, `SELECT clock_timestamp(), pg_is_in_recovery()`).Scan(&r.at, &standby); err != nil {
+		return fmt.Errorf("reading the clock: %w", err)
+	}
+	if standby {
+		return fault.Fix(ErrStandby, "point DATABASE_URL or CLOUD_SQL_INSTANCE at the primary")
+	}
+	err := r.conn.QueryRow(ctx, `
+		SELECT coalesce(array_agg(DISTINCT virtualtransaction), '{}') FROM pg_locks
+		 WHERE locktype IN ('virtualxid', 'transactionid') AND mode = 'ExclusiveLock' AND granted
+		   AND pid IS DISTINCT FROM pg_backend_pid()`).Scan(&r.open)
+	if err != nil {
+		return fmt.Errorf("reading open transactions: %w", err)
+	}
+	return nil
+}
+
+// At is the source's clock when the snapshot was about to be taken.
+func (r *Read) At() time.Time { return r.at }
+
+// Unchanged reports that not a single transaction has ended since the previous
+// read, so that there is nothing to look for.
+func (r *Read) Unchanged() bool {
+	return r.previous != nil && !r.previous.More && r.previous.Fence.Snapshot == r.text
+}
+
+const settings = `
+	SELECT set_config('datestyle', 'ISO, YMD', true), set_config('timezone', 'UTC', true),
+	       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
+	       set_config('search_path', quote_ident($1) || ', public', true),
+	       set_config('max_parallel_workers_per_gather', '0', true),
+	       set_config('lock_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '60s', true),
+	       set_config('statement_timeout', $2, true)`
+
+// longestStatement is the bound of one statement where the context sets none.
+const longestStatement = 9 * time.Minute
+
+func statementTimeout(ctx context.Context) string {
+	left := longestStatement
+	if deadline, ok := ctx.Deadline(); ok {
+		left = max(time.Until(deadline), time.Millisecond)
+	}
+	return strconv.FormatInt(left.Milliseconds()+1, 10)
+}
+
+// prepare binds the values of the read to settings of the transaction, because
+// COPY takes no parameters, and writes its statements.
+func (r *Read) prepare(ctx context.Context) error {
+	if _, err := r.tx.Exec(ctx, settings, r.w.Table.Schema, statementTimeout(ctx)); err != nil {
+		return fmt.Errorf("preparing the session: %w", err)
+	}
+	if r.w.Filter != nil {
+		if err := r.bind(ctx, "tidemark.tenant", r.w.Filter.Value); err != nil {
+			return err
+		}
+	}
+	list := make([]string, len(r.w.Table.Columns))
+	for i, c := range r.w.Table.Columns {
+		list[i] = c.Expr
+	}
+	selected := "SELECT " + strings.Join(list, ", ") + " FROM " + r.w.Table.SQLName()
+	p := r.previous
+	var past string
+	if p != nil && p.Cursor != nil {
+		if err := r.bindCursor(ctx, p.Cursor); err != nil {
+			return err
+		}
+		past = r.w.keysetSQL() + " > " + r.w.boundSQL()
+	} else {
+		past = catalog.Quote(r.w.Cursor) + " IS NOT NULL"
+	}
+	r.fresh = fmt.Sprintf("COPY (%s WHERE %s%s ORDER BY %s LIMIT %d) TO STDOUT (FORMAT binary)",
+		selected, past, r.w.filterSQL(), strings.Join(r.w.keysetColumns(), ", "), r.w.Limit)
+	return r.prepareLate(ctx, selected)
+}
+
+func (r *Read) prepareLate(ctx context.Context, selected string) error {
+	p := r.previous
+	cursor := r.w.Table.Column(r.w.Cursor)
+	if p == nil || p.Fence == nil {
+		if !cursor.NotNull { // a first sight takes the rows without a cursor value too
+			r.late = copySQL(selected + " WHERE " + catalog.Quote(r.w.Cursor) + " IS NULL" + r.w.filterSQL())
+		}
+		return nil
+	}
+	u, err := p.Fence.since(r.now)
+	if err != nil {
+		return err
+	}
+	test, err := r.unseenSQL(ctx, u)
+	if err != nil {
+		return err
+	}
+	var branches []string
+	if p.Cursor != nil {
+		within, err := r.lookbackSQL(ctx, p.Fence.lower())
+		if err != nil {
+			return err
+		}
+		branches = append(branches, selected+" WHERE "+within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL()+" AND "+test+r.w.filterSQL())
+	}
+	if !cursor.NotNull {
+		branches = append(branches, selected+" WHERE "+catalog.Quote(r.w.Cursor)+" IS NULL AND "+test+r.w.filterSQL())
+	}
+	if len(branches) > 0 {
+		r.late = copySQL(strings.Join(branches, " UNION ALL "))
+	}
+	return nil
+}
+
+func copySQL(query string) string { return "COPY (" + query + ") TO STDOUT (FORMAT binary)" }
+
+// bind sets a value for this transaction only; the statements read it with
+// current_setting, so that no value ever becomes SQL.
+func (r *Read) bind(ctx context.Context, name, value string) error {
+	if _, err := r.tx.Exec(ctx, `SELECT set_config($1, $2, true)`, name, value); err != nil {
+		return fmt.Errorf("binding %s: %w", name, err)
+	}
+	return nil
+}
+
+func (r *Read) bindCursor(ctx context.Context, cursor []string) error {
+	for i, value := range cursor {
+		if err := r.bind(ctx, "tidemark.at_"+strconv.Itoa(i), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bound(name, typ string) string { return "current_setting('" + name + "')::" + typ }
+
+func (w *Watermark) filterSQL() string {
+	if w.Filter == nil {
+		return ""
+	}
+	c := w.Table.Column(w.Filter.Column)
+	if c.Base == "" {
+		return " AND " + catalog.Quote(c.Name) + "::text = " + bound("tidemark.tenant", "text")
+	}
+	return " AND " + catalog.Quote(c.Name) + " = " + bound("tidemark.tenant", c.Base)
+}
+
+// keysetColumns are (cursor, key) as they are ordered and compared. Types
+// whose comparison operators may live outside pg_catalog are compared as text
+// under a fixed collation, so that ORDER BY and the row comparison always agree.
+func (w *Watermark) keysetColumns() []string {
+	out := make([]string, len(w.keyset))
+	for i, at := range w.keyset {
+		c := w.Table.Columns[at]
+		out[i] = catalog.Quote(c.Name)
+		if c.Base == "" {
+			out[i] = "(" + catalog.Quote(c.Name) + `::text COLLATE "C")`
+		}
+	}
+	return out
+}
+
+func (w *Watermark) keysetSQL() string { return "(" + strings.Join(w.keysetColumns(), ", ") + ")" }
+
+func (w *Watermark) boundSQL() string {
+	out := make([]string, len(w.keyset))
+	for i, at := range w.keyset {
+		c := w.Table.Columns[at]
+		name := "tidemark.at_" + strconv.Itoa(i)
+		out[i] = bound(name, c.Base)
+		if c.Base == "" {
+			out[i] = "(" + bound(name, "text") + ` COLLATE "C")`
+		}
+	}
+	return "(" + strings.Join(out, ", ") + ")"
+}
+
+// lookbackSQL keeps rows at or above the lower bound; every row without one.
+func (r *Read) lookbackSQL(ctx context.Context, lower *int64) (string, error) {
+	if lower == nil {
+		return "true", nil
+	}
+	if err := r.bind(ctx, "tidemark.lower", r.w.family.text(*lower)); err != nil {
+		return "", err
+	}
+	return catalog.Quote(r.w.Cursor) + " >= " + bound("tidemark.lower", r.w.Table.Column(r.w.Cursor).Base), nil
+}
+
+// wideXmin is the 64-bit id of the transaction that wrote a row. Ids of rows
+// are 32 bits wide and never newer than the snapshot's end, which says the
+// epoch. Ids below 3 are frozen rows of old. (PostgreSQL manual, 25.1.5.)
+func (r *Read) wideXmin() string {
+	low := r.now.xmax & math.MaxUint32
+	high := r.now.xmax - low
+	return fmt.Sprintf("(CASE WHEN xmin::text::bigint < 3 THEN 0 ELSE xmin::text::bigint + %d - CASE WHEN xmin::text::bigint > %d THEN 4294967296 ELSE 0 END END)", high, low)
+}
+
+// unseenSQL is true for rows whose transaction the previous read did not see (I2).
+func (r *Read) unseenSQL(ctx context.Context, u unseen) (string, error) {
+	x := r.wideXmin()
+	tests := []string{fmt.Sprintf("%s >= %d", x, u.From)}
+	if len(u.Running) > 0 {
+		if err := r.bind(ctx, "tidemark.running", ids(u.Running)); err != nil {
+			return "", err
+		}
+		tests = append(tests, x+" IN (SELECT unnest(current_setting('tidemark.running')::bigint[]))")
+	}
+	if u.Doubt > 0 {
+		if err := r.bind(ctx, "tidemark.seen", ids(u.Seen)); err != nil {
+			return "", err
+		}
+		tests = append(tests, fmt.Sprintf("(%s >= %d AND %s NOT IN (SELECT unnest(current_setting('tidemark.seen')::bigint[])))", x, u.Doubt, x))
+	}
+	return "(" + strings.Join(tests, " OR ") + ")", nil
+}
+
+func ids(xs []uint64) string {
+	texts := make([]string, len(xs))
+	for i, x := range xs {
+		texts[i] = strconv.FormatUint(x, 10)
+	}
+	return "{" + strings.Join(texts, ",") + "}"
+}
+
+// CopyLate writes the rows committed behind the cursor since the previous read.
+func (r *Read) CopyLate(ctx context.Context, w io.Writer) error { return r.copy(ctx, w, r.late) }
+
+// CopyFresh writes the rows past the cursor in (cursor, key) order, at most
+// Limit of them. It has to come last: Next takes the last row it wrote.
+func (r *Read) CopyFresh(ctx context.Context, w io.Writer) error { return r.copy(ctx, w, r.fresh) }
+
+// HasLate reports whether there can be rows for CopyLate.
+func (r *Read) HasLate() bool { return r.late != "" }
+
+func (r *Read) copy(ctx context.Context, w io.Writer, sql string) error {
+	if _, err := r.conn.Conn().PgConn().CopyTo(ctx, w, sql); err != nil {
+		return fmt.Errorf("reading %s: %w", r.w.Table.Name, err)
+	}
+	return nil
+}
+
+// Next is the position after the read. last holds the COPY bytes of the last
+// row of CopyFresh, nil if it wrote none; more says that it stopped at its limit.
+func (r *Read) Next(ctx context.Context, last [][]byte, more bool) (*Position, error) {
+	p := &Position{More: more}
+	if r.previous != nil {
+		p.Cursor, p.At = r.previous.Cursor, r.previous.At
+	}
+	if last != nil {
+		keyset := make([][]byte, len(r.w.keyset))
+		for i, at := range r.w.keyset {
+			keyset[i] = last[at]
+		}
+		var err error
+		if p.Cursor, err = r.texts(ctx, keyset); err != nil {
+			return nil, err
+		}
+		p.At = r.w.family.number(keyset[0])
+	}
+	var before *Fence
+	if r.previous != nil {
+		before = r.previous.Fence
+	}
+	p.Fence = next(before, r.open, r.text, r.w.floor(r.at, p))
+	if err := r.see(ctx, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// floor is the lowest value that transactions begun after at can write. Clocks
+// of the application may lag by the look-back. Counters only grow.
+func (w *Watermark) floor(at time.Time, p *Position) *int64 {
+	if w.family == counter {
+		if p.Cursor == nil {
+			return nil
+		}
+		return &p.At
+	}
+	low := at.UnixMicro()
+	if p.Cursor != nil {
+		low = min(low, p.At)
+	}
+	if low < yearOne {
+		return nil
+	}
+	low -= w.Lookback.Microseconds()
+	return &low
+}
+
+// see records which transactions above the oldest running one are visible in
+// the part of the table that the next read will look back on.
+func (r *Read) see(ctx context.Context, p *Position) error {
+	if len(r.now.running) == 0 {
+		return nil // all below the snapshot's end is visible
+	}
+	var branches []string
+	if p.Cursor != nil {
+		within, err := r.lookbackSQL(ctx, p.Fence.lower())
+		if err != nil {
+			return err
+		}
+		if err := r.bindCursor(ctx, p.Cursor); err != nil {
+			return err
+		}
+		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL())
+	}
+	if !r.w.Table.Column(r.w.Cursor).NotNull {
+		branches = append(branches, catalog.Quote(r.w.Cursor)+" IS NULL")
+	}
+	if len(branches) == 0 {
+		return nil
+	}
+	x := r.wideXmin()
+	rows, err := r.tx.Query(ctx, fmt.Sprintf("SELECT DISTINCT %s FROM %s WHERE (%s) AND %s >= %d%s ORDER BY 1 DESC LIMIT %d",
+		x, r.w.Table.SQLName(), strings.Join(branches, " OR "), x, r.now.xmin, r.w.filterSQL(), seenLimit+1))
+	if err != nil {
+		return fmt.Errorf("reading visible transactions: %w", err)
+	}
+	seen, err := pgx.CollectRows(rows, pgx.RowTo[uint64])
+	if err != nil {
+		return fmt.Errorf("reading visible transactions: %w", err)
+	}
+	if len(seen) > seenLimit {
+		seen = seen[:seenLimit]
+		p.Fence.SeenFrom = seen[seenLimit-1]
+	}
+	slices.Reverse(seen)
+	p.Fence.Seen = seen
+	return nil
+}
+
+// texts asks Postgres for the text of values it sent in binary.
+func (r *Read) texts(ctx context.Context, values [][]byte) ([]string, error) {
+	exprs := make([]string, len(values))
+	for i := range values {
+		exprs[i] = fmt.Sprintf("$%d::text", i+1)
+	}
+	oids, formats := r.w.params(r.w.keyset)
+	result := r.conn.Conn().PgConn().ExecParams(ctx, "SELECT "+strings.Join(exprs, ", "), values, oids, formats, nil).Read()
+	if result.Err != nil {
+		return nil, fmt.Errorf("reading the cursor's text: %w", result.Err)
+	}
+	return stringsOf(result), nil
+}
+
+func stringsOf(result *pgconn.Result) []string {
+	out := make([]string, len(result.Rows[0]))
+	for i, value := range result.Rows[0] {
+		out[i] = string(value)
+	}
+	return out
+}
+
+func (w *Watermark) params(columns []int) (oids []uint32, formats []int16) {
+	for _, at := range columns {
+		oids = append(oids, w.Table.Columns[at].Param)
+		formats = append(formats, 1)
+	}
+	return oids, formats
+}
+
+// KeyOf copies the key's COPY bytes out of a whole row's.
+func (w *Watermark) KeyOf(tuple [][]byte) [][]byte {
+	out := make([][]byte, len(w.key))
+	for i, at := range w.key {
+		out[i] = slices.Clone(tuple[at])
+	}
+	return out
+}
+
+// Row returns one row of the snapshot whole, as JSON, by what KeyOf returned.
+func (r *Read) Row(ctx context.Context, key [][]byte) (json.RawMessage, error) {
+	oids, formats := r.w.params(r.w.key)
+	conditions := make([]string, len(key))
+	for i, at := range r.w.key {
+		conditions[i] = fmt.Sprintf("%s = $%d", r.w.Table.Columns[at].Expr, i+1)
+	}
+	sql := "SELECT to_jsonb(t) FROM " + r.w.Table.SQLName() + " AS t WHERE " + strings.Join(conditions, " AND ")
+	result := r.conn.Conn().PgConn().ExecParams(ctx, sql, key, oids, formats, nil).Read()
+	if result.Err != nil {
+		return nil, fmt.Errorf("reading a rejected row: %w", result.Err)
+	}
+	if len(result.Rows) == 0 {
+		return nil, nil
+	}
+	return json.RawMessage(slices.Clone(result.Rows[0][0])), nil
+}
+
+// Close ends the snapshot and gives the connection back.
+func (r *Read) Close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if r.tx != nil {
+		_ = r.tx.Rollback(ctx) // read-only: nothing to lose
+	}
+	r.conn.Release()
+}
+
+const (
+	postgresEpoch = 946_684_800_000_000 // 2000-01-01 in microseconds since 1970
+	microsPerDay  = 86_400_000_000
+	yearOne       = -62_135_596_800_000_000 // below it, text gets another form
+)
+
+// number is the value of COPY's big-endian bytes on the family's scale.
+// Infinite dates stay at the ends of it.
+func (f family) number(b []byte) int64 {
+	var v int64
+	switch len(b) {
+	case 2:
+		v = int64(int16(binary.BigEndian.Uint16(b)))
+	case 4:
+		v = int64(int32(binary.BigEndian.Uint32(b)))
+	default:
+		v = int64(binary.BigEndian.Uint64(b))
+	}
+	switch f {
+	case daily:
+		if v == math.MaxInt32 || v == math.MinInt32 {
+			return v << 31
+		}
+		return v*microsPerDay + postgresEpoch
+	case instant, civil:
+		if v == math.MaxInt64 || v == math.MinInt64 {
+			return v
+		}
+		return v + postgresEpoch
+	case counter, unordered:
+	}
+	return v
+}
+
+// text is the value as Postgres reads it, rounded down.
+func (f family) text(n int64) string {
+	switch f {
+	case instant:
+		return time.UnixMicro(n).UTC().Format("2006-01-02 15:04:05.999999+00")
+	case civil:
+		return time.UnixMicro(n).UTC().Format("2006-01-02 15:04:05.999999")
+	case daily:
+		return time.UnixMicro(n).UTC().Format(time.DateOnly)
+	case counter, unordered:
+	}
+	return strconv.FormatInt(n, 10)
+}

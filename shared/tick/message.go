@@ -1,0 +1,95 @@
+// Package tick is what arrives: a message that says what is due or what an
+// operator wants, and the units of work it stands for.
+package tick
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+)
+
+// Message is the data of a Pub/Sub message. Every field is optional; one that
+// is empty does not narrow. Without a cadence it is an operator's own run and
+// concerns everything it names, due or not.
+type Message struct {
+	Cadence  pipeline.Cadence `json:"cadence,omitempty"`
+	Pipeline string           `json:"pipeline,omitempty"`
+	Tenant   string           `json:"tenant,omitempty"`
+	Table    string           `json:"table,omitempty"`
+	Sync     string           `json:"sync,omitempty"`
+	Full     bool             `json:"full,omitempty"`
+	DryRun   bool             `json:"dry_run,omitempty"`
+}
+
+// Delivery is a message with what Pub/Sub says of it.
+type Delivery struct {
+	Message
+	ID        string
+	Published time.Time // zero if unknown
+	Data      []byte    // as it came
+}
+
+// MaxAge is how old a tick may be and still be served: an older one is
+// acknowledged and dropped, since the next does its work. An operator's own
+// run is never too old.
+const MaxAge = 10 * time.Minute
+
+const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table":"orders"}; fields: cadence, pipeline, tenant, table, sync, full, dry_run`
+
+// Decode reads a Pub/Sub event as the functions framework delivers it. Errors
+// are permanent: the same message can never be read.
+func Decode(e event.Event) (Delivery, error) {
+	var envelope struct {
+		Message struct {
+			Data        []byte    `json:"data"`
+			MessageID   string    `json:"messageId"`
+			PublishTime time.Time `json:"publishTime"`
+		} `json:"message"`
+	}
+	d := Delivery{ID: e.ID()}
+	if err := json.Unmarshal(e.Data(), &envelope); err != nil {
+		return d, fault.Fix(fmt.Errorf("reading the Pub/Sub envelope: %w", err), `post {"message":{"data":"<base64>"}}`)
+	}
+	d.Data, d.Published = envelope.Message.Data, envelope.Message.PublishTime
+	if envelope.Message.MessageID != "" {
+		d.ID = envelope.Message.MessageID
+	}
+	var err error
+	d.Message, err = Parse(d.Data)
+	return d, err
+}
+
+// Parse reads the data of a message; no data is a message without fields.
+func Parse(data []byte) (Message, error) {
+	var m Message
+	if len(bytes.TrimSpace(data)) == 0 {
+		return m, nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&m); err != nil {
+		return m, fault.Fix(fmt.Errorf("reading the message: %w", err), example)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return m, fault.Fix(errors.New("reading the message: something follows the JSON object"), example)
+	}
+	canonical, err := pipeline.ParseCadence(string(m.Cadence))
+	if err != nil {
+		return m, fault.Fix(fmt.Errorf("reading the message: %w", err), example)
+	}
+	m.Cadence = canonical
+	return m, nil
+}
+
+// Stale reports whether the delivery is a tick older than MaxAge.
+func (d Delivery) Stale(now time.Time) bool {
+	return d.Cadence != "" && !d.Published.IsZero() && now.Sub(d.Published) > MaxAge
+}

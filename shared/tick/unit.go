@@ -1,0 +1,118 @@
+package tick
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+)
+
+// Unit is what one message works on: a pipeline, or one tenant of it.
+type Unit struct {
+	Pipeline *pipeline.Pipeline
+	Tenant   Tenant
+}
+
+// Tenant is one row of a pipeline's tenants query; the zero Tenant stands for a
+// pipeline without tenants.
+type Tenant struct {
+	ID     string            // value of the first column
+	Values map[string]string // of all columns, by name
+}
+
+// Dataset is where the unit's rows land (I8).
+func (u Unit) Dataset() string {
+	if u.Pipeline.Tenants == nil {
+		return u.Pipeline.Dataset
+	}
+	return pipeline.Fill(u.Pipeline.Tenants.Dataset, u.Tenant.Values)
+}
+
+// Message narrows a message to this unit.
+func (u Unit) Message(m Message) Message {
+	m.Pipeline, m.Tenant = u.Pipeline.Name, u.Tenant.ID
+	return m
+}
+
+// Dispatcher turns messages into units: the one this instance works on, or
+// messages that send each unit to an instance of its own.
+type Dispatcher struct {
+	Pipelines []pipeline.Pipeline
+	// Tenants runs a tenants query on the source.
+	Tenants func(ctx context.Context, query string) ([]Tenant, error)
+	// Publish sends messages to the topic this function reads.
+	Publish func(context.Context, ...Message) error
+}
+
+// Dispatch returns the unit to work on, or nil when there is none: nothing is
+// due, or the message stood for several units and each got its own. due says
+// whether a pipeline has work for the message.
+func (d *Dispatcher) Dispatch(ctx context.Context, m Message, due func(*pipeline.Pipeline, Message) bool) (*Unit, error) {
+	units, err := d.expand(ctx, m, due)
+	switch {
+	case err != nil || len(units) == 0:
+		return nil, err
+	case len(units) == 1:
+		return &units[0], nil
+	}
+	messages := make([]Message, len(units))
+	for i, u := range units {
+		messages[i] = u.Message(m)
+	}
+	return nil, d.Publish(ctx, messages...)
+}
+
+// expand lists the units. A name that does not exist is a permanent error that
+// lists those that do.
+func (d *Dispatcher) expand(ctx context.Context, m Message, due func(*pipeline.Pipeline, Message) bool) ([]Unit, error) {
+	var units []Unit
+	var names []string
+	for i := range d.Pipelines {
+		p := &d.Pipelines[i]
+		names = append(names, p.Name)
+		if m.Pipeline != "" && p.Name != m.Pipeline || !due(p, m) {
+			continue
+		}
+		own, err := d.ofPipeline(ctx, p, m.Tenant)
+		if err != nil {
+			return nil, err
+		}
+		units = append(units, own...)
+	}
+	switch {
+	case m.Pipeline != "" && !slices.Contains(names, m.Pipeline):
+		return nil, Unknown("pipeline", m.Pipeline, names)
+	case m.Tenant != "" && len(units) == 0:
+		return nil, fault.Fix(fmt.Errorf("there is no tenant %q with work to do", m.Tenant), "name a value of the first column of tenants.query")
+	}
+	return units, nil
+}
+
+func (d *Dispatcher) ofPipeline(ctx context.Context, p *pipeline.Pipeline, tenant string) ([]Unit, error) {
+	if p.Tenants == nil {
+		if tenant != "" {
+			return nil, nil
+		}
+		return []Unit{{Pipeline: p}}, nil
+	}
+	all, err := d.Tenants(ctx, p.Tenants.Query)
+	if err != nil {
+		return nil, fmt.Errorf("listing the tenants of %s: %w", p.Name, err)
+	}
+	var units []Unit
+	for _, t := range all {
+		if tenant == "" || t.ID == tenant {
+			units = append(units, Unit{Pipeline: p, Tenant: t})
+		}
+	}
+	return units, nil
+}
+
+// Unknown is the error for a table or sync that a message names and no
+// concerned pipeline has.
+func Unknown(what, name string, known []string) error {
+	return fault.Fix(fmt.Errorf("there is no %s %q", what, name), "name one of: "+strings.Join(known, ", "))
+}

@@ -1,0 +1,189 @@
+package warehouse
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/bigquery"
+	"cloud.google.com/go/civil"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/rowwire"
+)
+
+// Cleanup is what a clean-up did.
+type Cleanup struct {
+	Deleted int64
+	Bytes   int64 // processed
+	Jobs    []string
+}
+
+// NullPartition is the id of the partition of rows without a partition value,
+// WholeLog the stand-in for all of an unpartitioned log.
+const (
+	NullPartition = "__NULL__"
+	WholeLog      = ""
+)
+
+// Dedup deletes from the log the versions that a newer version of the same key
+// supersedes, in the given partitions only; WholeLog among them means all. It
+// may run beside any append: it deletes only what it can see to be superseded,
+// so readers of the view notice nothing (I6). It returns when BigQuery's jobs
+// have ended, with an error if one failed, and refuses to start a job whose
+// estimate is over maxBytes.
+func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBytes int64, labels map[string]string) (Cleanup, error) {
+	var done Cleanup
+	bounds, err := t.bounds(partitions)
+	if err != nil {
+		return done, err
+	}
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return done, err
+	}
+	for _, b := range bounds {
+		q := client.Query(c.dedupSQL(t, b))
+		q.Parameters, q.Labels = b.parameters, labels
+		if err := c.dedupJob(ctx, q, t, maxBytes, &done); err != nil {
+			return done, fmt.Errorf("cleaning up %s %s: %w", t.LogName(), b.name, err)
+		}
+	}
+	return done, nil
+}
+
+func (c *Client) dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxBytes int64, done *Cleanup) error {
+	q.DryRun = true
+	dry, err := q.Run(ctx)
+	if err != nil {
+		return fmt.Errorf("estimating: %w", err)
+	}
+	if bytes := dry.LastStatus().Statistics.TotalBytesProcessed; bytes > maxBytes {
+		return fault.Fix(fmt.Errorf("it would process %d bytes, more than dedup.max_bytes (%d)", bytes, maxBytes),
+			"raise dedup.max_bytes, or partition the table")
+	}
+	q.DryRun = false
+	q.MaxBytesBilled = max(maxBytes, 10<<20) // BigQuery bills 10 MB at least
+	q.JobIDConfig = bigquery.JobIDConfig{JobID: "tidemark_dedup_" + jobName(t.Name), AddJobIDSuffix: true}
+	job, err := q.Run(ctx)
+	if err != nil {
+		return fmt.Errorf("starting the job: %w", err)
+	}
+	done.Jobs = append(done.Jobs, job.ID())
+	status, err := job.Wait(ctx) // polls to the end: an answer in time is not an end
+	if err != nil {
+		return fmt.Errorf("waiting for job %s: %w", job.ID(), err)
+	}
+	if err := status.Err(); err != nil {
+		return fmt.Errorf("job %s: %w", job.ID(), err)
+	}
+	done.Bytes += status.Statistics.TotalBytesProcessed
+	if details, ok := status.Statistics.Details.(*bigquery.QueryStatistics); ok {
+		done.Deleted += details.NumDMLAffectedRows
+	}
+	return nil
+}
+
+// jobName keeps what a job id may hold.
+func jobName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 128 && (r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z') {
+			return r
+		}
+		return '_'
+	}, name)
+}
+
+func (c *Client) dedupSQL(t *Table, b bound) string {
+	log := c.path(t.Dataset, t.LogName())
+	conditions := make([]string, 0, len(t.Key)+2)
+	for _, name := range t.Key {
+		conditions = append(conditions, "newer."+quote(name)+" = old."+quote(name))
+	}
+	// Strictly newer: of two doubles neither is deleted on the other's account.
+	conditions = append(conditions, "newer."+quote(VersionColumn)+" > old."+quote(VersionColumn))
+	return fmt.Sprintf("DELETE FROM %s AS old WHERE %s AND EXISTS (SELECT 1 FROM %s AS newer WHERE %s AND %s)",
+		log, b.on("old"), log, b.on("newer"), strings.Join(conditions, " AND "))
+}
+
+// bound limits a statement to neighbouring partitions by constants, which is
+// what lets BigQuery leave the others alone.
+type bound struct {
+	name       string
+	on         func(alias string) string
+	parameters []bigquery.QueryParameter
+}
+
+func (t *Table) bounds(partitions []string) ([]bound, error) {
+	if len(partitions) == 0 {
+		return nil, nil
+	}
+	if t.Partition == nil || slices.Contains(partitions, WholeLog) {
+		return []bound{{name: "as a whole", on: func(string) string { return "TRUE" }}}, nil
+	}
+	column := quote(t.Partition.Column)
+	var out []bound
+	var from, to time.Time
+	flush := func() {
+		if !from.IsZero() {
+			out = append(out, t.between(column, from, to))
+		}
+	}
+	for _, id := range slices.Sorted(slices.Values(partitions)) {
+		if id == NullPartition {
+			out = append(out, bound{name: id, on: func(alias string) string { return alias + "." + column + " IS NULL" }})
+			continue
+		}
+		start, end, err := t.Partition.span(id)
+		if err != nil {
+			return nil, err
+		}
+		if !from.IsZero() && start.Equal(to) {
+			to = end
+			continue
+		}
+		flush()
+		from, to = start, end
+	}
+	flush()
+	return out, nil
+}
+
+func (t *Table) between(column string, from, to time.Time) bound {
+	value := func(at time.Time) any {
+		switch c := t.column(t.Partition.Column); {
+		case c != nil && c.Kind == rowwire.Date:
+			return civil.DateOf(at)
+		case c != nil && c.Kind == rowwire.DateTime:
+			return civil.DateTimeOf(at)
+		}
+		return at
+	}
+	return bound{
+		name: from.Format(time.RFC3339) + " to " + to.Format(time.RFC3339),
+		on: func(alias string) string {
+			return fmt.Sprintf("%[1]s.%[2]s >= @from AND %[1]s.%[2]s < @to", alias, column)
+		},
+		parameters: []bigquery.QueryParameter{{Name: "from", Value: value(from)}, {Name: "to", Value: value(to)}},
+	}
+}
+
+// span is the time a partition id covers, its end exclusive.
+func (p *Partition) span(id string) (from, to time.Time, err error) {
+	layouts := map[string]string{"hour": "2006010215", "day": "20060102", "month": "200601", "year": "2006"}
+	from, err = time.Parse(layouts[p.Granularity], id)
+	if err != nil {
+		return from, to, fmt.Errorf("reading partition id %q: %w", id, err)
+	}
+	switch p.Granularity {
+	case "hour":
+		return from, from.Add(time.Hour), nil
+	case "day":
+		return from, from.AddDate(0, 0, 1), nil
+	case "month":
+		return from, from.AddDate(0, 1, 0), nil
+	}
+	return from, from.AddDate(1, 0, 0), nil
+}

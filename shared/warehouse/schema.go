@@ -1,0 +1,167 @@
+package warehouse
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"cloud.google.com/go/bigquery"
+	"cloud.google.com/go/bigquery/storage/apiv1/storagepb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/rowwire"
+)
+
+// Column is a column of a destination table.
+type Column struct {
+	Name     string
+	Kind     rowwire.Kind
+	Repeated bool
+	Required bool // part of the key; every other column may be absent, as in a tombstone
+}
+
+// Metadata columns of every log. DESIGN.md, "Forward: write".
+const (
+	VersionColumn  = "_version"
+	SyncedAtColumn = "_synced_at"
+	DeletedColumn  = "_deleted"
+)
+
+// The metadata fields follow the columns in a row's message; their numbers are
+// fixed by how many columns there are.
+func metadataFields(columns int) (version, syncedAt, deleted int32) {
+	n := int32(columns) //nolint:gosec // Postgres allows 1,600 columns
+	return n + 1, n + 2, n + 3
+}
+
+// fieldTypes are the BigQuery type and the protocol-buffer type of each kind, as
+// rowwire encodes it. (BigQuery: supported data types of the Storage Write API.)
+func fieldTypes(k rowwire.Kind) (bigquery.FieldType, descriptorpb.FieldDescriptorProto_Type) {
+	switch k {
+	case rowwire.Bool:
+		return bigquery.BooleanFieldType, descriptorpb.FieldDescriptorProto_TYPE_BOOL
+	case rowwire.Int2, rowwire.Int4, rowwire.Int8:
+		return bigquery.IntegerFieldType, descriptorpb.FieldDescriptorProto_TYPE_INT64
+	case rowwire.Float4, rowwire.Float8:
+		return bigquery.FloatFieldType, descriptorpb.FieldDescriptorProto_TYPE_DOUBLE
+	case rowwire.Numeric:
+		return bigquery.NumericFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+	case rowwire.BigNumeric:
+		return bigquery.BigNumericFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+	case rowwire.JSON, rowwire.JSONB:
+		return bigquery.JSONFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+	case rowwire.Bytes:
+		return bigquery.BytesFieldType, descriptorpb.FieldDescriptorProto_TYPE_BYTES
+	case rowwire.Date:
+		return bigquery.DateFieldType, descriptorpb.FieldDescriptorProto_TYPE_INT32
+	case rowwire.Time:
+		return bigquery.TimeFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+	case rowwire.DateTime:
+		return bigquery.DateTimeFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+	case rowwire.Timestamp:
+		return bigquery.TimestampFieldType, descriptorpb.FieldDescriptorProto_TYPE_INT64
+	case rowwire.Text, rowwire.UUID:
+	}
+	return bigquery.StringFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+}
+
+func schemaOf(columns []Column) bigquery.Schema {
+	schema := make(bigquery.Schema, 0, len(columns)+3)
+	for _, c := range columns {
+		typ, _ := fieldTypes(c.Kind)
+		schema = append(schema, &bigquery.FieldSchema{Name: c.Name, Type: typ, Repeated: c.Repeated, Required: c.Required})
+	}
+	return append(schema,
+		&bigquery.FieldSchema{Name: VersionColumn, Type: bigquery.StringFieldType, Required: true, Description: "generation/position/ordinal in hex; grows with every change of a row"},
+		&bigquery.FieldSchema{Name: SyncedAtColumn, Type: bigquery.TimestampFieldType, Required: true, Description: "when the row was read from Postgres"},
+		&bigquery.FieldSchema{Name: DeletedColumn, Type: bigquery.BooleanFieldType, Required: true, Description: "the row was deleted in Postgres"},
+	)
+}
+
+var protoName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// descriptorOf describes the messages rowwire writes: field i+1 is column i.
+// Names that are no identifiers travel in the column_name annotation.
+func descriptorOf(columns []Column) *descriptorpb.DescriptorProto {
+	d := &descriptorpb.DescriptorProto{Name: proto.String("Row")}
+	add := func(number int32, name string, typ descriptorpb.FieldDescriptorProto_Type, label descriptorpb.FieldDescriptorProto_Label) {
+		f := &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: typ.Enum(), Label: label.Enum()}
+		if !protoName.MatchString(name) {
+			f.Name = proto.String(fmt.Sprintf("column_%d", number))
+			f.Options = &descriptorpb.FieldOptions{}
+			proto.SetExtension(f.Options, storagepb.E_ColumnName, name)
+		}
+		d.Field = append(d.Field, f)
+	}
+	for i, c := range columns {
+		label := descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL
+		switch {
+		case c.Repeated:
+			label = descriptorpb.FieldDescriptorProto_LABEL_REPEATED
+		case c.Required:
+			label = descriptorpb.FieldDescriptorProto_LABEL_REQUIRED
+		}
+		_, typ := fieldTypes(c.Kind)
+		add(int32(i+1), c.Name, typ, label) //nolint:gosec // Postgres allows 1,600 columns
+	}
+	version, syncedAt, deleted := metadataFields(len(columns))
+	required := descriptorpb.FieldDescriptorProto_LABEL_REQUIRED
+	add(version, VersionColumn, descriptorpb.FieldDescriptorProto_TYPE_STRING, required)
+	add(syncedAt, SyncedAtColumn, descriptorpb.FieldDescriptorProto_TYPE_INT64, required)
+	add(deleted, DeletedColumn, descriptorpb.FieldDescriptorProto_TYPE_BOOL, required)
+	return d
+}
+
+// Layout is the rowwire layout of rows for a table of these columns.
+func Layout(columns []Column) rowwire.Layout {
+	l := rowwire.Layout{Columns: make([]rowwire.Column, len(columns)), BatchBytes: requestBytes}
+	for i, c := range columns {
+		l.Columns[i] = rowwire.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Field: int32(i + 1)} //nolint:gosec // Postgres allows 1,600 columns
+	}
+	l.VersionField, l.SyncedAtField, l.DeletedField = metadataFields(len(columns))
+	return l
+}
+
+// Version returns the part of _version that one batch shares. Its sections have
+// a fixed width, so that versions compare as strings as they do as numbers.
+func Version(generation int, position int64) string {
+	return fmt.Sprintf("%08x/%016x/", generation, position)
+}
+
+// reservedPrefixes begin column names that BigQuery keeps for itself.
+// (BigQuery: specifying a schema; change data capture.)
+//
+//nolint:gochecknoglobals // a lookup table, never written
+var reservedPrefixes = []string{
+	"_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier", "_change_sequence_number",
+	"_change_type", "_change_timestamp",
+}
+
+// checkNames refuses columns that BigQuery cannot name (I3).
+func checkNames(table string, columns []Column) error {
+	seen := map[string]string{VersionColumn: "a metadata column", SyncedAtColumn: "a metadata column", DeletedColumn: "a metadata column"}
+	for _, c := range columns {
+		lower := strings.ToLower(c.Name)
+		if other, taken := seen[lower]; taken {
+			return fault.Fix(fmt.Errorf("column %q of %s and %s are one name in BigQuery", c.Name, table, other), "rename the column in the source")
+		}
+		seen[lower] = fmt.Sprintf("column %q", c.Name)
+		for _, prefix := range reservedPrefixes {
+			if strings.HasPrefix(lower, prefix) {
+				return fault.Fix(fmt.Errorf("column %q of %s begins with %s, which BigQuery reserves", c.Name, table, prefix), "rename the column in the source")
+			}
+		}
+		if len(c.Name) > 300 || strings.ContainsAny(c.Name, "!\"$()*,./;?@[\\]^`{}~") {
+			return fault.Fix(fmt.Errorf("column %q of %s has a name that BigQuery does not allow", c.Name, table), "rename the column in the source")
+		}
+	}
+	return nil
+}
+
+// quote writes an identifier or path for GoogleSQL. It is the only place where
+// names enter SQL for BigQuery; backslash escapes work inside backticks.
+func quote(name string) string {
+	return "`" + strings.NewReplacer(`\`, `\\`, "`", "\\`", "\n", `\n`, "\r", `\r`).Replace(name) + "`"
+}
