@@ -39,7 +39,7 @@ func (w *work) batch(ctx context.Context, capture *source.Watermark, target *war
 		return false, w.Control.Touch(ctx, w.lease, w.unit, w.state.Cursor)
 	}
 	b := &batch{work: w, target: target, read: read, capture: capture, position: max(w.state.Position+1, read.At().UnixMicro())}
-	defer b.close(ctx)
+	defer b.close()
 	after, err := b.fill(ctx)
 	if err != nil {
 		return false, err
@@ -77,6 +77,7 @@ type batch struct {
 	rows    *rowwire.Transcoder
 	stream  *warehouse.Stream // nil until there is a row
 	rejects []reject
+	refused []warehouse.RefusedRow
 }
 
 type reject struct {
@@ -113,7 +114,7 @@ func (b *batch) fill(ctx context.Context) (*source.Position, error) {
 		return nil, err
 	}
 	if b.stream != nil {
-		if err := b.stream.Finish(ctx); err != nil {
+		if b.refused, err = b.stream.Finish(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -157,13 +158,13 @@ func (b *batch) commit(ctx context.Context, cursor json.RawMessage) error {
 	}
 	p := controlplane.Pending{
 		Position: b.position, Cursor: cursor, RunID: b.runID,
-		Rows: b.rows.Rows(), Read: b.rows.Rows() + b.rows.Rejected(), Rejected: b.rows.Rejected(), Bytes: b.rows.Bytes(),
+		Rows: b.rows.Rows() - int64(len(b.refused)), Read: b.rows.Rows() + b.rows.Rejected(), Rejected: int64(len(rejects)), Bytes: b.rows.Bytes(),
 		Partitions: b.rows.Partitions(),
 	}
 	if b.target.Partition == nil {
 		p.Partitions = []string{warehouse.WholeLog}
 	}
-	if b.stream != nil {
+	if b.stream != nil && b.stream.Rows() > 0 {
 		p.Stream = b.stream.Name()
 		if err := b.Control.SavePending(ctx, b.lease, b.unit, p, rejects); err != nil {
 			return err
@@ -192,7 +193,8 @@ func (b *batch) commitStream(ctx context.Context, p controlplane.Pending) error 
 	return err
 }
 
-// wholeRows fetches the refused rows as they are in the snapshot.
+// wholeRows are the rows left out: what we refused as it is in the snapshot,
+// what BigQuery refused as it was sent.
 func (b *batch) wholeRows(ctx context.Context) ([]controlplane.Reject, error) {
 	out := make([]controlplane.Reject, len(b.rejects))
 	for i, r := range b.rejects {
@@ -202,18 +204,18 @@ func (b *batch) wholeRows(ctx context.Context) ([]controlplane.Reject, error) {
 		}
 		out[i] = controlplane.Reject{Column: r.column, Reason: r.reason, Row: row}
 	}
+	for _, r := range b.refused {
+		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row})
+	}
 	if len(out) > 0 {
 		slog.WarnContext(ctx, "rows rejected; see tidemark.rejects", "rows", len(out), "column", out[0].Column, "reason", out[0].Reason)
 	}
 	return out, nil
 }
 
-func (b *batch) close(ctx context.Context) {
-	if b.stream == nil {
-		return
-	}
-	if err := b.stream.Close(); err != nil {
-		slog.DebugContext(ctx, "closing the stream", "error", err)
+func (b *batch) close() {
+	if b.stream != nil {
+		b.stream.Close()
 	}
 }
 

@@ -63,7 +63,7 @@ func (r Reason) String() string {
 	case JSONDepth:
 		return "JSON is nested deeper than 500"
 	case JSONDuplicateKey:
-		return "JSON has an object with the same key twice, of which BigQuery would keep one"
+		return "JSON has an object with the same key twice"
 	case InvalidUTF8:
 		return "text is not valid UTF-8"
 	case OutsidePartitionWindow:

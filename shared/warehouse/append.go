@@ -2,15 +2,20 @@ package warehouse
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"cloud.google.com/go/bigquery"
+	storage "cloud.google.com/go/bigquery/storage/apiv1"
 	"cloud.google.com/go/bigquery/storage/apiv1/storagepb"
-	"cloud.google.com/go/bigquery/storage/managedwriter"
 	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
@@ -26,20 +31,32 @@ const (
 )
 
 // Stream is a pending stream being filled: nothing in it can be read until it
-// is committed.
+// is committed. It drives the append protocol itself: every request carries its
+// offset, so a request sent again after a broken connection is stored once, and
+// a refused row costs that row only.
 type Stream struct {
-	client *managedwriter.Client
-	ms     *managedwriter.ManagedStream
-	name   string
-	offset int64
-	sent   []appended // awaiting their answers, in order of offset
-	free   []*rowwire.Batch
+	client     *storage.BigQueryWriteClient
+	name       string
+	descriptor *descriptorpb.DescriptorProto
+
+	conn    *connection
+	offset  int64     // of the next request
+	sent    []request // awaiting their answers, in order of offset
+	free    []*rowwire.Batch
+	refused []RefusedRow
+	breaks  int // connections lost since the last answer
 }
 
-type appended struct {
+type request struct {
 	batch  *rowwire.Batch
 	offset int64
-	result *managedwriter.AppendResult
+}
+
+// RefusedRow is a row that BigQuery did not take although its values looked
+// right: what was sent, and why not.
+type RefusedRow struct {
+	Row    json.RawMessage
+	Reason string
 }
 
 // NewStream creates a pending stream on the table's log.
@@ -55,13 +72,7 @@ func (c *Client) NewStream(ctx context.Context, t *Table) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating a write stream on %s: %w", t.LogName(), err)
 	}
-	descriptor := descriptorOf(t.Columns)
-	ms, err := client.NewManagedStream(ctx, managedwriter.WithStreamName(ws.GetName()), managedwriter.WithType(managedwriter.PendingStream),
-		managedwriter.WithSchemaDescriptor(descriptor), managedwriter.WithMaxInflightRequests(inFlight))
-	if err != nil {
-		return nil, fmt.Errorf("opening the write stream: %w", err)
-	}
-	return &Stream{client: client, ms: ms, name: ws.GetName()}, nil
+	return &Stream{client: client, name: ws.GetName(), descriptor: descriptorOf(t.Columns)}, nil
 }
 
 func (c *Client) parent(t *Table) string {
@@ -74,12 +85,12 @@ func (s *Stream) Name() string { return s.name }
 // Append sends a batch and returns an empty one. Up to inFlight batches are on
 // their way; the error of one may come with a later call.
 func (s *Stream) Append(ctx context.Context, b *rowwire.Batch) (*rowwire.Batch, error) {
-	result, err := s.ms.AppendRows(ctx, b.Rows, managedwriter.WithOffset(s.offset))
-	if err != nil {
-		return nil, fmt.Errorf("appending %d rows: %w", len(b.Rows), err)
-	}
-	s.sent = append(s.sent, appended{b, s.offset, result})
+	r := request{b, s.offset}
+	s.sent = append(s.sent, r)
 	s.offset += int64(len(b.Rows))
+	if err := s.send(ctx, r); err != nil {
+		return nil, err
+	}
 	if len(s.sent) >= inFlight {
 		if err := s.settle(ctx); err != nil {
 			return nil, err
@@ -93,48 +104,143 @@ func (s *Stream) Append(ctx context.Context, b *rowwire.Batch) (*rowwire.Batch, 
 	return new(rowwire.Batch), nil
 }
 
-// settle waits for the oldest append.
+// send passes a request to the connection. Where that is broken, settle learns
+// why from its answers, and sends again.
+func (s *Stream) send(ctx context.Context, r request) error {
+	message := &storagepb.AppendRowsRequest{
+		Offset: wrapperspb.Int64(r.offset),
+		Rows: &storagepb.AppendRowsRequest_ProtoRows{ProtoRows: &storagepb.AppendRowsRequest_ProtoData{
+			Rows: &storagepb.ProtoRows{SerializedRows: r.batch.Rows},
+		}},
+	}
+	if s.conn == nil {
+		conn, err := connect(ctx, s.client, s.name)
+		if err != nil {
+			return err
+		}
+		s.conn = conn
+		message.WriteStream = s.name
+		message.GetProtoRows().WriterSchema = &storagepb.ProtoSchema{ProtoDescriptor: s.descriptor}
+	}
+	if err := s.conn.calls.Send(message); err != nil && !errors.Is(err, io.EOF) { // EOF: the reason is in the answer
+		return fmt.Errorf("appending rows from %d: %w", r.offset, err)
+	}
+	return nil
+}
+
+// maxBreaks is how often in a row a connection may be lost before the batch is.
+const maxBreaks = 3
+
+// settle waits for the answer to the oldest request.
 func (s *Stream) settle(ctx context.Context) error {
 	oldest := s.sent[0]
-	response, err := oldest.result.FullResponse(ctx)
-	if rows := response.GetRowErrors(); len(rows) > 0 {
-		return fault.Fix(fmt.Errorf("BigQuery refused row %d of the batch: %s", oldest.offset+rows[0].GetIndex(), rows[0].GetMessage()),
-			"correct the row in the source")
+	answer, err := s.conn.answer(ctx)
+	if err == nil {
+		if rows := answer.GetRowErrors(); len(rows) > 0 {
+			if err := s.leaveOut(rows); err != nil {
+				return err
+			}
+			return s.resend(ctx)
+		}
+		if status := answer.GetError(); status != nil {
+			err = grpcstatus.ErrorProto(status)
+		}
 	}
-	// An append that is answered "already exists" was stored by an earlier attempt.
-	if err != nil && fault.GRPCCode(err) != codes.AlreadyExists {
-		return fmt.Errorf("appending rows from %d: %w", oldest.offset, err)
+	code := fault.GRPCCode(err)
+	switch {
+	case err == nil, code == codes.AlreadyExists: // stored, by this or an earlier attempt
+		s.breaks = 0
+		s.sent = s.sent[1:]
+		s.free = append(s.free, oldest.batch)
+		return nil
+	case s.breaks < maxBreaks && ctx.Err() == nil && (code == codes.Unavailable || code == codes.Aborted || code == codes.Internal || errors.Is(err, io.EOF)):
+		s.breaks++
+		return s.resend(ctx)
 	}
-	s.sent = s.sent[1:]
-	s.free = append(s.free, oldest.batch)
+	return fmt.Errorf("appending rows from %d: %w", oldest.offset, err)
+}
+
+// resend opens a new connection and sends what is unanswered again, at offsets
+// without gaps.
+func (s *Stream) resend(ctx context.Context) error {
+	s.conn.close()
+	s.conn = nil
+	offset := s.sent[0].offset
+	for i := range s.sent {
+		s.sent[i].offset = offset
+		offset += int64(len(s.sent[i].batch.Rows))
+		if len(s.sent[i].batch.Rows) == 0 { // every row of it was refused
+			continue
+		}
+		if err := s.send(ctx, s.sent[i]); err != nil {
+			return err
+		}
+	}
+	s.offset = offset
+	s.sent = slices.DeleteFunc(s.sent, func(r request) bool {
+		if len(r.batch.Rows) > 0 {
+			return false
+		}
+		s.free = append(s.free, r.batch)
+		return true
+	})
+	return nil
+}
+
+// leaveOut takes the rows BigQuery names out of the oldest batch (I7).
+func (s *Stream) leaveOut(rows []*storagepb.RowError) error {
+	batch := s.sent[0].batch
+	gone := map[int64]bool{}
+	for _, r := range rows {
+		if r.GetIndex() < 0 || r.GetIndex() >= int64(len(batch.Rows)) {
+			return fmt.Errorf("appending rows: BigQuery refuses row %d of %d", r.GetIndex(), len(batch.Rows))
+		}
+		gone[r.GetIndex()] = true
+		row, err := decodeRow(s.descriptor, batch.Rows[r.GetIndex()])
+		if err != nil {
+			return err
+		}
+		s.refused = append(s.refused, RefusedRow{row, "BigQuery refused the row: " + r.GetMessage()})
+	}
+	kept := batch.Rows[:0]
+	for i, row := range batch.Rows {
+		if !gone[int64(i)] {
+			kept = append(kept, row)
+		}
+	}
+	batch.Rows = kept
 	return nil
 }
 
 // Finish waits for every append and closes the stream for further ones. The
-// rows are durable from here on, and invisible until Commit.
-func (s *Stream) Finish(ctx context.Context) error {
+// rows are durable from here on, and invisible until Commit. It returns the rows
+// BigQuery refused; all others are in the stream, Rows of them.
+func (s *Stream) Finish(ctx context.Context) ([]RefusedRow, error) {
 	for len(s.sent) > 0 {
 		if err := s.settle(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	rows, err := s.ms.Finalize(ctx)
+	response, err := s.client.FinalizeWriteStream(ctx, &storagepb.FinalizeWriteStreamRequest{Name: s.name})
 	if err != nil {
-		return fmt.Errorf("finalizing the stream: %w", err)
+		return nil, fmt.Errorf("finalizing the stream: %w", err)
 	}
-	if rows != s.offset { // a row lost on the way must never be committed
-		return fmt.Errorf("finalizing the stream: BigQuery counts %d rows, %d were sent", rows, s.offset)
+	if rows := response.GetRowCount(); rows != s.offset { // a row lost on the way must never be committed
+		return nil, fmt.Errorf("finalizing the stream: BigQuery counts %d rows, %d were sent", rows, s.offset)
 	}
-	return nil
+	return s.refused, nil
 }
+
+// Rows is how many rows the stream holds.
+func (s *Stream) Rows() int64 { return s.offset }
 
 // Close frees the connection; a stream that was not committed is forgotten by
 // BigQuery within a day.
-func (s *Stream) Close() error {
-	if err := s.ms.Close(); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("closing the stream: %w", err)
+func (s *Stream) Close() {
+	if s.conn != nil {
+		s.conn.close()
+		s.conn = nil
 	}
-	return nil
 }
 
 // Commit makes a finished stream visible, all of it at once. Committing a

@@ -10,7 +10,6 @@ import (
 
 	"cloud.google.com/go/bigquery"
 	storage "cloud.google.com/go/bigquery/storage/apiv1"
-	"cloud.google.com/go/bigquery/storage/managedwriter"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -31,7 +30,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	rest   *bigquery.Client
-	writer *managedwriter.Client
+	writer *storage.BigQueryWriteClient
 	reader *storage.BigQueryReadClient
 }
 
@@ -85,13 +84,13 @@ func (c *Client) restClient(ctx context.Context) (*bigquery.Client, error) {
 	return client, nil
 }
 
-func (c *Client) writeClient(ctx context.Context) (*managedwriter.Client, error) {
+func (c *Client) writeClient(ctx context.Context) (*storage.BigQueryWriteClient, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.writer != nil {
 		return c.writer, nil
 	}
-	client, err := managedwriter.NewClient(context.WithoutCancel(ctx), c.config.Project, c.storageOptions()...)
+	client, err := storage.NewBigQueryWriteClient(context.WithoutCancel(ctx), c.storageOptions()...)
 	if err != nil {
 		return nil, fmt.Errorf("opening the Storage Write API: %w", err)
 	}

@@ -1,0 +1,276 @@
+// Package e2e_test runs the product against a real Postgres and the strict
+// BigQuery emulator, through the real Google clients over the network.
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"cloud.google.com/go/bigquery"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/goleak"
+	"google.golang.org/api/iterator"
+	"google.golang.org/api/option"
+
+	"github.com/tidemark-data/tidemark/schemas"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/dedup"
+	"github.com/tidemark-data/tidemark/shared/extract"
+	"github.com/tidemark-data/tidemark/shared/instance"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/reverse"
+	"github.com/tidemark-data/tidemark/shared/tick"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+	emulator "github.com/tidemark-data/tidemark/test/bigquery"
+	"github.com/tidemark-data/tidemark/test/bigquery/analyzer"
+	"github.com/tidemark-data/tidemark/test/parity"
+	"github.com/tidemark-data/tidemark/test/postgres"
+)
+
+func TestMain(m *testing.M) {
+	// opencensus is started by the Google clients' import and never ends.
+	postgres.Main(m, goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))
+}
+
+const project = "test-project"
+
+// world is one Postgres database and one BigQuery, with the product between.
+type world struct {
+	t       *testing.T
+	url     string
+	db      *pgxpool.Pool
+	bq      *emulator.Server
+	client  *bigquery.Client
+	product *instance.Connections
+
+	mu        sync.Mutex
+	published []tick.Message
+}
+
+// newWorld starts one from a pipeline file and the SQL of the application.
+func newWorld(t *testing.T, file string, sql ...string) *world {
+	t.Helper()
+	return newWorldOn(t, postgres.NewDatabase(t), file, sql...)
+}
+
+func newWorldOn(t *testing.T, url, file string, sql ...string) *world {
+	t.Helper()
+	ctx := t.Context()
+	w := &world{t: t, url: url, db: pool(t, url)}
+	for _, statement := range sql {
+		w.exec(statement)
+	}
+	var err error
+	if w.bq, err = emulator.Start(ctx, emulator.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, w.bq.Close()) })
+	w.client, err = bigquery.NewClient(context.WithoutCancel(ctx), project, option.WithEndpoint("http://"+w.bq.RESTHost()+"/bigquery/v2/"), option.WithoutAuthentication())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, w.client.Close()) })
+	w.product = w.connect(file)
+	t.Cleanup(w.everyStatementAnalyzed)
+	return w
+}
+
+// connect opens the product's connections, as one more function instance.
+func (w *world) connect(file string) *instance.Connections {
+	w.t.Helper()
+	pipelines, err := pipeline.Load(fstest.MapFS{"test.yaml": {Data: []byte(file)}}, schemas.PipelineSchema())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	source := cloudsql.Config{URL: w.url}
+	c, err := instance.Connect(w.t.Context(), instance.Config{
+		Source: source, Control: source, Pipelines: pipelines,
+		Warehouse: warehouse.Config{Project: project, Host: w.bq.RESTHost(), StorageHost: w.bq.StorageHost()},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		c.Source.Close()
+		must(w.t, c.Warehouse.Close())
+	})
+	return c
+}
+
+func pool(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	p, err := pgxpool.New(context.WithoutCancel(t.Context()), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.db.Exec(w.t.Context(), sql, args...); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func (w *world) dispatcher(c *instance.Connections, topic string) tick.Dispatcher {
+	d := c.Dispatcher(topic)
+	d.Publish = func(_ context.Context, messages ...tick.Message) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.published = append(w.published, messages...)
+		return nil
+	}
+	return d
+}
+
+func (w *world) delivery(message string) tick.Delivery {
+	w.t.Helper()
+	m, err := tick.Parse([]byte(message))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return tick.Delivery{Message: m, ID: "m-" + message, Published: time.Now(), Data: []byte(message)}
+}
+
+func (w *world) extractOn(c *instance.Connections, message string) error {
+	r := extract.Runner{Dispatcher: w.dispatcher(c, tick.TopicExtract), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	return r.Run(w.t.Context(), w.delivery(message))
+}
+
+// tick runs Extract and expects it to succeed.
+func (w *world) tick() {
+	w.t.Helper()
+	if err := w.extractOn(w.product, ""); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) dedup(message string) {
+	w.t.Helper()
+	c := w.product
+	r := dedup.Runner{Dispatcher: w.dispatcher(c, tick.TopicDedup), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	if err := r.Run(w.t.Context(), w.delivery(message)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) reverse(message string) error {
+	c := w.product
+	r := reverse.Runner{Dispatcher: w.dispatcher(c, tick.TopicReverseETL), Target: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	return r.Run(w.t.Context(), w.delivery(message))
+}
+
+// same fails unless the view equals the Postgres table, value by value.
+func (w *world) same(dataset string, tables ...string) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	conn, err := pgx.Connect(ctx, w.url)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { must(w.t, conn.Close(ctx)) }()
+	for _, table := range tables {
+		report, err := parity.Compare(ctx, conn, w.client, parity.Table{Name: table, View: project + "." + dataset + "." + table})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if !report.Agrees() {
+			w.t.Errorf("%s", report)
+		}
+	}
+}
+
+// rows runs a query on BigQuery.
+func (w *world) rows(sql string) [][]bigquery.Value {
+	w.t.Helper()
+	it, err := w.client.Query(sql).Read(w.t.Context())
+	if err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	var out [][]bigquery.Value
+	for {
+		var row []bigquery.Value
+		err := it.Next(&row)
+		if err == iterator.Done {
+			return out
+		}
+		if err != nil {
+			w.t.Fatalf("%s: %v", sql, err)
+		}
+		out = append(out, row)
+	}
+}
+
+// count is the one number a query on BigQuery returns.
+func (w *world) count(sql string) int64 {
+	w.t.Helper()
+	n, ok := w.rows(sql)[0][0].(int64)
+	if !ok {
+		w.t.Fatalf("%s: no number", sql)
+	}
+	return n
+}
+
+// value is the one value a query on Postgres returns, as text.
+func (w *world) value(sql string, args ...any) string {
+	w.t.Helper()
+	var out *string
+	if err := w.db.QueryRow(w.t.Context(), "SELECT ("+sql+")::text", args...).Scan(&out); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	if out == nil {
+		return "NULL"
+	}
+	return *out
+}
+
+// everyStatementAnalyzed fails unless Google's analyzer accepted each statement
+// that reached BigQuery (I12).
+func (w *world) everyStatementAnalyzed() {
+	if !analyzer.Available {
+		w.t.Errorf("the tests need -tags googlesql: SQL would go unchecked")
+	}
+	for _, s := range w.bq.Statements() {
+		if !s.Analyzed || s.Err != "" {
+			w.t.Errorf("statement not accepted by the analyzer (analyzed %t): %s\n%s", s.Analyzed, s.Err, s.SQL)
+		}
+	}
+}
+
+// eventually waits for a condition.
+func (w *world) eventually(what string, done func() bool) {
+	w.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !done() {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited in vain for %s", what)
+		}
+		if _, err := w.db.Exec(w.t.Context(), "SELECT pg_sleep(0.02)"); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func tables(names []string, cursor func(string) string, extra func(string) string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		fmt.Fprintf(&b, "  - {name: %s, capture: {method: watermark, cursor: %s}%s}\n", name, cursor(name), extra(name))
+	}
+	return b.String()
+}
