@@ -106,7 +106,15 @@ func (w *world) connect(file string) *instance.Connections {
 
 func pool(t *testing.T, url string) *pgxpool.Pool {
 	t.Helper()
-	p, err := pgxpool.New(context.WithoutCancel(t.Context()), url)
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The user's name is that of the control plane's schema, which would come first.
+	config.ConnConfig.RuntimeParams["search_path"] = "public"
+	config.ConnConfig.RuntimeParams["statement_timeout"] = "20s"
+	config.MaxConns = 12
+	p, err := pgxpool.NewWithConfig(context.WithoutCancel(t.Context()), config)
 	if err != nil {
 		t.Fatal(err)
 	}
