@@ -51,7 +51,12 @@ func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[stri
 	if err := status.Err(); err != nil {
 		return nil, fault.Fix(fmt.Errorf("running the query: %w", err), "correct the query")
 	}
-	config, err := job.Config()
+	// Where the result is stands in the job once it has ended.
+	ended, err := client.JobFromIDLocation(ctx, job.ID(), job.Location())
+	if err != nil {
+		return nil, fmt.Errorf("reading the job: %w", err)
+	}
+	config, err := ended.Config()
 	if err != nil {
 		return nil, fmt.Errorf("reading the job: %w", err)
 	}

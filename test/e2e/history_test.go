@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ func TestAnyHistory(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		round++
 		h := newHistory(t, w, r, fmt.Sprintf("t%d", round))
+		defer h.abandon()
 		r.Repeat(map[string]func(*rapid.T){
 			"begin": h.begin, "write": h.write, "savepoint": h.savepoint, "end": h.end, "tick": h.tick,
 		})
@@ -60,7 +62,7 @@ func newHistory(t *testing.T, w *world, r *rapid.T, table string) *history {
 	w.exec(fmt.Sprintf(`CREATE TABLE %[1]s (id int PRIMARY KEY, write int NOT NULL, updated_at timestamptz NOT NULL); CREATE INDEX ON %[1]s (updated_at, id)`, table))
 	file := fmt.Sprintf("pipeline: %[1]s\ndestination: {dataset: d}\ntables:\n  - {name: %[1]s, batch_rows: %[2]d, capture: {method: watermark, cursor: updated_at}}\n",
 		table, rapid.SampledFrom([]int{1, 3, 1000}).Draw(r, "batch_rows"))
-	return &history{t: t, w: w, table: table, product: w.connect(file), locked: map[int]bool{}}
+	return &history{t: t, w: w, table: table, product: w.with(file), locked: map[int]bool{}}
 }
 
 func (h *history) clock() time.Time {
@@ -157,6 +159,13 @@ func (h *history) end(r *rapid.T) {
 	}
 	for _, id := range by.rows {
 		delete(h.locked, id)
+	}
+}
+
+// abandon frees what a failed round left open.
+func (h *history) abandon() {
+	for _, by := range h.open {
+		_ = by.tx.Rollback(context.WithoutCancel(h.t.Context()))
 	}
 }
 

@@ -82,13 +82,27 @@ func newWorldOn(t *testing.T, url, file string, sql ...string) *world {
 	return w
 }
 
-// connect opens the product's connections, as one more function instance.
-func (w *world) connect(file string) *instance.Connections {
+// with is the product's connections under another pipeline file.
+func (w *world) with(file string) *instance.Connections {
+	w.t.Helper()
+	c := *w.product
+	c.Pipelines = w.pipelines(file)
+	return &c
+}
+
+func (w *world) pipelines(file string) []pipeline.Pipeline {
 	w.t.Helper()
 	pipelines, err := pipeline.Load(fstest.MapFS{"test.yaml": {Data: []byte(file)}}, schemas.PipelineSchema())
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return pipelines
+}
+
+// connect opens the product's connections, as one more function instance.
+func (w *world) connect(file string) *instance.Connections {
+	w.t.Helper()
+	pipelines := w.pipelines(file)
 	source := cloudsql.Config{URL: w.url}
 	c, err := instance.Connect(w.t.Context(), instance.Config{
 		Source: source, Control: source, Pipelines: pipelines,

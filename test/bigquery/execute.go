@@ -1,0 +1,310 @@
+package bigquery
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/duckdb/duckdb-go/v2"
+	bq "google.golang.org/api/bigquery/v2"
+
+	"github.com/tidemark-data/tidemark/test/bigquery/dialect"
+)
+
+// anonymousDataset holds the results of queries, as BigQuery's hidden
+// datasets do.
+const anonymousDataset = "_emulator_results"
+
+// keptResults bounds the results that are kept; older ones answer notFound.
+const keptResults = 1000
+
+// outcome is what a statement did.
+type outcome struct {
+	destination *table // of a query
+	affected    int64
+	stats       *bq.DmlStatistics
+	partitions  []string
+}
+
+func (s *Server) execute(ctx context.Context, q statementRequest, p *prepared, destination *tableID, disposition string) (outcome, error) {
+	switch {
+	case p.ddl != nil:
+		return outcome{}, s.runDDL(ctx, p)
+	case isDML(p.kind):
+		if destination != nil {
+			return outcome{}, errInvalid("configuration.query.destinationTable cannot be set for DML")
+		}
+		return s.runDML(ctx, p)
+	case p.kind == "SELECT":
+		t, err := s.runSelect(ctx, q, p, destination, disposition)
+		return outcome{destination: t}, err
+	}
+	return outcome{}, errUnsupported("the statement %s", p.kind)
+}
+
+// runSelect stores the result in a table, an anonymous one unless named.
+func (s *Server) runSelect(ctx context.Context, q statementRequest, p *prepared, destination *tableID, disposition string) (*table, error) {
+	if destination != nil {
+		return s.runInto(ctx, p, *destination, disposition)
+	}
+	t := &table{fields: nullable(p.fields), created: s.now(), modified: s.now(), version: 1}
+	s.cat.mu.Lock()
+	ds := s.resultsOf(q.project)
+	t.id = tableID{q.project, anonymousDataset, fmt.Sprintf("anon%d", s.cat.made+1)}
+	t.physical = s.cat.physicalName(t.id)
+	ds.tables[t.id.table] = t
+	old := oldestResult(ds)
+	s.cat.mu.Unlock()
+	if err := s.createPhysical(ctx, t); err != nil {
+		return nil, err
+	}
+	if err := s.fill(ctx, t, p); err != nil {
+		s.discard(ctx, ds, t)
+		return nil, err
+	}
+	if old != nil {
+		s.discard(ctx, ds, old)
+	}
+	return t, nil
+}
+
+func (s *Server) resultsOf(project string) *dataset {
+	id := datasetID{project, anonymousDataset}
+	if s.cat.datasets[id] == nil {
+		s.cat.datasets[id] = &dataset{tables: map[string]*table{}, hidden: true}
+	}
+	return s.cat.datasets[id]
+}
+
+func oldestResult(ds *dataset) *table {
+	if len(ds.tables) <= keptResults {
+		return nil
+	}
+	var old *table
+	for _, t := range ds.tables {
+		if old == nil || t.created.Before(old.created) {
+			old = t
+		}
+	}
+	return old
+}
+
+func (s *Server) discard(ctx context.Context, ds *dataset, t *table) {
+	s.cat.mu.Lock()
+	defer s.cat.mu.Unlock()
+	generation := s.cat.generation
+	if err := s.dropTable(context.WithoutCancel(ctx), ds, t); err != nil {
+		s.log.ErrorContext(ctx, "dropping a result", "error", err)
+	}
+	s.cat.generation = generation // no view reads a result
+}
+
+// runInto writes a result into a named table.
+func (s *Server) runInto(ctx context.Context, p *prepared, id tableID, disposition string) (*table, error) {
+	t, err := s.cat.lookup(id)
+	switch {
+	case err == nil && (disposition == "" || disposition == "WRITE_EMPTY"):
+		var rows int64
+		if err := s.store.scalar(ctx, "SELECT count(*) FROM "+t.real(), &rows); err != nil {
+			return nil, err
+		}
+		if rows > 0 {
+			return nil, errDuplicate("Table %s", id.legacy())
+		}
+	case err == nil && disposition == "WRITE_APPEND":
+	case err == nil && disposition == "WRITE_TRUNCATE":
+		// It replaces schema and constraints along with the rows.
+		t, err = s.createTable(ctx, id, bq.Table{Schema: restSchema(nullable(p.fields))}, true)
+	case err == nil:
+		return nil, errUnsupported("the write disposition %s of a query", disposition)
+	default:
+		t, err = s.createTable(ctx, id, bq.Table{Schema: restSchema(nullable(p.fields))}, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := sameColumns(s.fieldsOf(t), p.fields); err != nil {
+		return nil, err
+	}
+	return t, s.fill(ctx, t, p)
+}
+
+func sameColumns(table, result []field) error {
+	if len(table) != len(result) {
+		return errInvalid("Provided Schema does not match the destination table: %d columns, the query returns %d", len(table), len(result))
+	}
+	for i, f := range table {
+		if !strings.EqualFold(f.name, result[i].name) || f.sqlType() != result[i].sqlType() {
+			return errInvalid("Provided Schema does not match the destination table: column %s %s, the query returns %s %s", f.name, f.sqlType(), result[i].name, result[i].sqlType())
+		}
+	}
+	return nil
+}
+
+// fill inserts a query's rows into a table.
+func (s *Server) fill(ctx context.Context, t *table, p *prepared) error {
+	described, err := s.describeDuck(ctx, p.duck)
+	if err != nil {
+		return err
+	}
+	if len(described) != len(p.fields) {
+		return fmt.Errorf("the translation returns %d columns, BigQuery %d", len(described), len(p.fields))
+	}
+	for i, d := range described {
+		if !assignable(d, p.fields[i]) {
+			return errUnsupported("this statement: its column %s is %s in BigQuery and would be %s here", p.fields[i].name, p.fields[i].sqlType(), d.sqlType())
+		}
+	}
+	t.rows.Lock()
+	defer t.rows.Unlock()
+	return s.inTransaction(ctx, p.guards, func(conn *sql.Conn) error {
+		if _, err := conn.ExecContext(ctx, "INSERT INTO "+t.real()+" "+p.duck); err != nil {
+			return duckError(err)
+		}
+		return nil
+	})
+}
+
+// inTransaction runs guards and work on one connection.
+func (s *Server) inTransaction(ctx context.Context, guards []dialect.Guard, work func(*sql.Conn) error) error {
+	conn, err := s.store.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // it returns the connection to the pool
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("beginning: %w", err)
+	}
+	if err := checkGuards(ctx, conn, guards); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := work(conn); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		return duckError(err)
+	}
+	return nil
+}
+
+func checkGuards(ctx context.Context, conn *sql.Conn, guards []dialect.Guard) error {
+	for _, g := range guards {
+		var one any
+		switch err := conn.QueryRowContext(ctx, "SELECT 1 FROM ("+g.SQL+") LIMIT 1").Scan(&one); {
+		case err == nil:
+			return errInvalidQuery("%s", g.Message)
+		case !errors.Is(err, sql.ErrNoRows):
+			return duckError(err)
+		}
+	}
+	return nil
+}
+
+// runDML changes rows of a table in one transaction.
+func (s *Server) runDML(ctx context.Context, p *prepared) (outcome, error) {
+	t := p.target
+	if p.kind != "INSERT" {
+		leave, ok := t.quota.enterDML()
+		if !ok {
+			return outcome{}, errRateLimit("Resources exceeded during query execution: Too many DML statements outstanding against table %s, limit is %d.", t.id.legacy(), dmlQueued)
+		}
+		defer leave()
+	}
+	if !t.quota.dml.take(s.now(), 10*time.Second, dmlPer10s) {
+		return outcome{}, errRateLimit("Exceeded rate limits: too many DML statements for table %s: %d per 10 seconds", t.id.legacy(), dmlPer10s)
+	}
+	t.rows.Lock()
+	defer t.rows.Unlock()
+	var out outcome
+	err := s.inTransaction(ctx, p.guards, func(conn *sql.Conn) error {
+		var err error
+		before, err := s.streamedState(ctx, conn, t)
+		if err != nil {
+			return err
+		}
+		if out, err = t.change(ctx, conn, p); err != nil {
+			return err
+		}
+		if p.kind == "INSERT" {
+			return nil
+		}
+		return s.checkStreamedState(ctx, conn, t, before)
+	})
+	if err != nil {
+		return outcome{}, err
+	}
+	if out.affected > 0 {
+		s.touch(t)
+	}
+	return out, nil
+}
+
+// change runs the statement and counts its rows by action and partition.
+func (t *table) change(ctx context.Context, conn *sql.Conn, p *prepared) (outcome, error) {
+	action, partition := quoteText(p.kind), "''"
+	if p.kind == "MERGE" {
+		action = "merge_action"
+	}
+	if t.part.column != "" {
+		partition = t.part.idSQL()
+	}
+	rows, err := conn.QueryContext(ctx, p.duck+" RETURNING "+action+", "+partition)
+	if err != nil {
+		return outcome{}, duckError(err)
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err is checked
+	out := outcome{stats: &bq.DmlStatistics{}}
+	touched := map[string]bool{}
+	for rows.Next() {
+		var did, id string
+		if err := rows.Scan(&did, &id); err != nil {
+			return outcome{}, fmt.Errorf("counting rows: %w", err)
+		}
+		out.affected++
+		if id != "" {
+			touched[id] = true
+		}
+		switch did {
+		case "INSERT":
+			out.stats.InsertedRowCount++
+		case "UPDATE":
+			out.stats.UpdatedRowCount++
+		case "DELETE", "TRUNCATE_TABLE":
+			out.stats.DeletedRowCount++
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return outcome{}, duckError(err)
+	}
+	for id := range touched {
+		out.partitions = append(out.partitions, id)
+	}
+	slices.Sort(out.partitions)
+	return out, nil
+}
+
+// duckError gives DuckDB's refusals a REST form. What fails while values are
+// computed fails in BigQuery too; what does not bind is a gap of the emulator.
+func duckError(err error) error {
+	var d *duckdb.Error
+	if !errors.As(err, &d) {
+		return err
+	}
+	switch d.Type {
+	case duckdb.ErrorTypeInterrupt:
+		return &apiError{reasonCode("stopped"), "stopped", "Job execution was cancelled"}
+	case duckdb.ErrorTypeConstraint:
+		return errInvalidQuery("%s", d.Msg)
+	case duckdb.ErrorTypeConversion, duckdb.ErrorTypeOutOfRange, duckdb.ErrorTypeInvalidInput, duckdb.ErrorTypeDivideByZero, duckdb.ErrorTypeExecutor:
+		return errInvalidQuery("%s", d.Msg)
+	case duckdb.ErrorTypeTransaction:
+		return &apiError{http.StatusServiceUnavailable, "backendError", "Could not serialize access to a table: " + d.Msg}
+	}
+	return errUnsupported("this statement (DuckDB: %s)", d.Msg)
+}

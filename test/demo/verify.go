@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/big"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/api/iterator"
+
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/test/parity"
+)
+
+// findings are the comparison of both sides.
+type findings struct {
+	tables []parity.Report
+	scores scoreReport
+	took   time.Duration // to catch up
+	// versions of rows that Dedup has left in each table's log.
+	versions map[string]int64
+}
+
+func (f findings) agree() bool {
+	for _, report := range f.tables {
+		if !report.Agrees() {
+			return false
+		}
+	}
+	return f.scores.wrong == 0
+}
+
+// scoreReport compares the scores in contacts with the query's result.
+type scoreReport struct {
+	computed, wrong int
+	example         string
+}
+
+// catchUp ticks until both sides agree, or for as long as it may.
+func (d *demo) catchUp(ctx context.Context) (findings, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.patience)
+	defer cancel()
+	began := time.Now()
+	again := time.NewTicker(lookEvery)
+	defer again.Stop()
+	var last findings
+	failure := errors.New("there was no time to compare both sides")
+	for {
+		found, err := d.tickAndCompare(ctx)
+		switch {
+		case ctx.Err() != nil: // cut short, it says nothing
+		case err != nil:
+			failure = err
+		case found.agree():
+			found.took = time.Since(began)
+			return found, d.dedup(ctx, &found)
+		default:
+			last, failure = found, nil
+		}
+		select {
+		case <-ctx.Done():
+			last.took = time.Since(began)
+			return last, failure
+		case <-d.stack.FunctionsExited():
+			return found, fmt.Errorf("the functions have ended; they logged last:\n%s", d.stack.LastLog())
+		case <-again.C:
+		}
+	}
+}
+
+// tickAndCompare ticks there, back and there again: a score that comes back
+// changes its contact, which goes forward.
+func (d *demo) tickAndCompare(ctx context.Context) (findings, error) {
+	var found findings
+	for _, function := range []string{"Extract", "ReverseETL", "Extract"} {
+		if err := d.stack.Push(ctx, function, fmt.Sprintf(`{"pipeline":%q}`, d.pipeline.Name)); err != nil {
+			return found, err
+		}
+	}
+	for _, table := range d.pipeline.Tables {
+		report, err := parity.Compare(ctx, d.conn, d.client, parity.Table{Name: table.Name, View: d.view(table.Name)})
+		if err != nil {
+			return found, err
+		}
+		found.tables = append(found.tables, report)
+	}
+	var err error
+	found.scores, err = d.compareScores(ctx)
+	return found, err
+}
+
+// compareScores runs the pipeline's own query and looks for each of its rows in
+// contacts, and for scores in contacts that it does not give.
+func (d *demo) compareScores(ctx context.Context) (scoreReport, error) {
+	var report scoreReport
+	inPostgres, err := d.scoresInPostgres(ctx)
+	if err != nil {
+		return report, err
+	}
+	query := pipeline.Fill(d.pipeline.ReverseETL[0].Query, map[string]string{"dataset": d.pipeline.Dataset})
+	rows, err := d.client.Query(query).Read(ctx)
+	if err != nil {
+		return report, fmt.Errorf("computing the scores: %w", err)
+	}
+	for {
+		var row struct {
+			ContactID int64     `bigquery:"contact_id"`
+			Score     *big.Rat  `bigquery:"score"`
+			ScoredAt  time.Time `bigquery:"scored_at"`
+		}
+		if err := rows.Next(&row); errors.Is(err, iterator.Done) {
+			break
+		} else if err != nil {
+			return report, fmt.Errorf("reading the scores: %w", err)
+		}
+		report.computed++
+		want := score{row.Score.FloatString(2), row.ScoredAt.UTC()}
+		if got := inPostgres[row.ContactID]; got != want {
+			report.wrong++
+			report.example = fmt.Sprintf("contact %d: %v in Postgres, %v computed", row.ContactID, got, want)
+		}
+		delete(inPostgres, row.ContactID)
+	}
+	for id, extra := range inPostgres {
+		report.wrong++
+		report.example = fmt.Sprintf("contact %d: %v in Postgres, none computed", id, extra)
+	}
+	return report, nil
+}
+
+// score is comparable: its text has the column's two decimals, its time is UTC.
+type score struct {
+	value string
+	at    time.Time
+}
+
+func (s score) String() string { return s.value + " at " + s.at.Format(time.RFC3339Nano) }
+
+func (d *demo) scoresInPostgres(ctx context.Context) (map[int64]score, error) {
+	rows, err := d.conn.Query(ctx, "SELECT id, engagement_score::text, scored_at FROM contacts WHERE engagement_score IS NOT NULL OR scored_at IS NOT NULL")
+	if err != nil {
+		return nil, fmt.Errorf("reading the scores in contacts: %w", err)
+	}
+	defer rows.Close()
+	found := map[int64]score{}
+	for rows.Next() {
+		var id int64
+		var value *string
+		var at *time.Time
+		if err := rows.Scan(&id, &value, &at); err != nil {
+			return nil, fmt.Errorf("reading a score in contacts: %w", err)
+		}
+		var s score
+		if value != nil {
+			s.value = *value
+		}
+		if at != nil {
+			s.at = at.UTC()
+		}
+		found[id] = s
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("reading the scores in contacts: %w", err)
+	}
+	return found, nil
+}
+
+// dedup removes superseded versions and counts what is left.
+func (d *demo) dedup(ctx context.Context, found *findings) error {
+	if err := d.stack.Push(ctx, "Dedup", fmt.Sprintf(`{"pipeline":%q}`, d.pipeline.Name)); err != nil {
+		return err
+	}
+	found.versions = map[string]int64{}
+	for _, table := range d.pipeline.Tables {
+		row, err := d.firstRow(ctx, "SELECT COUNT(*) FROM `"+d.view(table.Name+"_log")+"`")
+		if err != nil {
+			return fmt.Errorf("counting the versions of %s: %w", table.Name, err)
+		}
+		if row != nil {
+			found.versions[table.Name], _ = row[0].(int64)
+		}
+	}
+	return nil
+}
+
+func (d *demo) summarize(found findings) {
+	say(d.out, "\nIn %.0f s the application: %s.\nBoth sides were compared %.1f s after it stopped:\n\n", d.written.Seconds(), did(&d.activity), found.took.Seconds())
+	for _, report := range found.tables {
+		if report.Agrees() {
+			say(d.out, "  %-16s %10s rows, every value equal; %s versions in its log\n",
+				report.Table, thousands(int64(report.Postgres)), thousands(found.versions[report.Table]))
+		} else {
+			say(d.out, "  %v\n", report)
+		}
+	}
+	if found.scores.wrong == 0 {
+		say(d.out, "  %-16s %10s computed in BigQuery, each back in contacts\n", "scores", thousands(int64(found.scores.computed)))
+	} else {
+		say(d.out, "  scores: %d of %d wrong, such as %s\n", found.scores.wrong, found.scores.computed, found.scores.example)
+	}
+	verdict := "Both sides agree."
+	if !found.agree() {
+		verdict = "The two sides DIFFER."
+	}
+	say(d.out, "\n%s\n\nWhere to look:\n  what the functions did:  %s\n  the pipeline:            %s\n  a stack to play with:    make local\n",
+		verdict, d.logPath, filepath.Join(d.folder, "pipelines", "messaging.yaml"))
+}
