@@ -21,7 +21,7 @@ help: ## List the commands
 
 .PHONY: demo
 demo: deps ## Start everything locally, sync a sample application both ways, and check that both sides agree
-	cd test && $(GO) build -o $(out)/bin/ ./demo github.com/tidemark-data/tidemark/functions/local
+	cd test && $(GO) build -buildvcs=false -o $(out)/bin/ ./demo github.com/tidemark-data/tidemark/functions/local
 	$(out)/bin/demo -functions $(out)/bin/local -folder $(out)/demo
 
 .PHONY: test
@@ -44,7 +44,7 @@ bench: deps ## Measure extraction against psql throwing the same COPY away
 
 .PHONY: local
 local: deps ## Start the emulators and every function, and leave them running for you to use
-	cd test && $(GO) build -o $(out)/bin/ ./stack/cmd/local-stack github.com/tidemark-data/tidemark/functions/local
+	cd test && $(GO) build -buildvcs=false -o $(out)/bin/ ./stack/cmd/local-stack github.com/tidemark-data/tidemark/functions/local
 	$(out)/bin/local-stack -functions $(out)/bin/local
 
 .PHONY: deps

@@ -72,8 +72,8 @@ func newCatalog() *catalog { return &catalog{datasets: map[datasetID]*dataset{}}
 // https://cloud.google.com/bigquery/docs/datasets#dataset-naming and
 // https://cloud.google.com/bigquery/docs/tables#table_naming.
 var (
-	datasetName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)                 //nolint:gochecknoglobals // compiled once
-	tableName   = regexp.MustCompile(`^[\p{L}\p{M}\p{N}\p{Pc}\p{Pd}\p{Zs}]+$`) //nolint:gochecknoglobals // compiled once
+	datasetName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+	tableName   = regexp.MustCompile(`^[\p{L}\p{M}\p{N}\p{Pc}\p{Pd}\p{Zs}]+$`)
 )
 
 func (c *catalog) dataset(id datasetID) (*dataset, error) {

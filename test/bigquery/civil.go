@@ -18,7 +18,7 @@ const (
 	microsPerSecond = 1_000_000
 )
 
-var errCivil = errors.New("not a date or time in the form and range of the type") //nolint:gochecknoglobals // sentinel
+var errCivil = errors.New("not a date or time in the form and range of the type")
 
 // parseDate reads YYYY-[M]M-[D]D as days since 1970-01-01.
 func parseDate(text string) (int64, error) {

@@ -64,7 +64,7 @@ func (s *Server) columnBytes(ctx context.Context, t *table, columns map[string]b
 		err := s.store.scalar(ctx, "SELECT "+sum+" FROM "+t.real(), &total)
 		return total, err
 	}
-	rows, err := s.store.db.QueryContext(ctx, "SELECT "+t.part.idSQL()+", "+sum+" FROM "+t.real()+" GROUP BY 1")
+	rows, err := s.store.db.QueryContext(ctx, "SELECT "+t.part.idSQL()+", "+sum+" FROM "+t.real()+" GROUP BY 1") //nolint:gosec // identifiers are quoted
 	if err != nil {
 		return 0, fmt.Errorf("sizing %s: %w", t.id, err)
 	}

@@ -16,7 +16,7 @@ const (
 	bigNumericScale = 38
 )
 
-var errDecimal = errors.New("not a decimal number in the range and scale of the type") //nolint:gochecknoglobals // sentinel
+var errDecimal = errors.New("not a decimal number in the range and scale of the type")
 
 func pow10(n int) *big.Int {
 	return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil)

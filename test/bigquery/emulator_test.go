@@ -39,24 +39,24 @@ type bundle struct {
 	reader *storage.BigQueryReadClient
 }
 
-func start(t testing.TB, o bigquery.Options) *bundle {
-	t.Helper()
-	ctx := t.Context()
+func start(tb testing.TB, o bigquery.Options) *bundle {
+	tb.Helper()
+	ctx := tb.Context()
 	s, err := bigquery.Start(ctx, o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	b := &bundle{server: s}
 	// The clients keep the context for their connections, which outlive the
 	// test's.
 	live, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := errors.Join(b.client.Close(), b.writer.Close(), b.reader.Close()); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 		cancel()
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	rest := restOptions(s)
@@ -65,16 +65,16 @@ func start(t testing.TB, o bigquery.Options) *bundle {
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
 	}
 	if b.client, err = gcp.NewClient(live, project, rest...); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := b.client.EnableStorageReadClient(live, rpc...); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if b.writer, err = managedwriter.NewClient(live, project, rpc...); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if b.reader, err = storage.NewBigQueryReadClient(live, rpc...); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
@@ -102,20 +102,20 @@ func (c *clock) Now() time.Time {
 
 func (c *clock) advance(d time.Duration) { c.now <- (<-c.now).Add(d) }
 
-func (b *bundle) dataset(t testing.TB, name string) *gcp.Dataset {
-	t.Helper()
+func (b *bundle) dataset(tb testing.TB, name string) *gcp.Dataset {
+	tb.Helper()
 	ds := b.client.Dataset(name)
-	if err := ds.Create(t.Context(), nil); err != nil {
-		t.Fatal(err)
+	if err := ds.Create(tb.Context(), nil); err != nil {
+		tb.Fatal(err)
 	}
 	return ds
 }
 
-func (b *bundle) table(t testing.TB, ds *gcp.Dataset, name string, meta *gcp.TableMetadata) *gcp.Table {
-	t.Helper()
+func (b *bundle) table(tb testing.TB, ds *gcp.Dataset, name string, meta *gcp.TableMetadata) *gcp.Table {
+	tb.Helper()
 	table := ds.Table(name)
-	if err := table.Create(t.Context(), meta); err != nil {
-		t.Fatal(err)
+	if err := table.Create(tb.Context(), meta); err != nil {
+		tb.Fatal(err)
 	}
 	return table
 }

@@ -305,6 +305,7 @@ func duckError(err error) error {
 		return errInvalidQuery("%s", d.Msg)
 	case duckdb.ErrorTypeTransaction:
 		return &apiError{http.StatusServiceUnavailable, "backendError", "Could not serialize access to a table: " + d.Msg}
+	default:
+		return errUnsupported("this statement (DuckDB: %s)", d.Msg)
 	}
-	return errUnsupported("this statement (DuckDB: %s)", d.Msg)
 }

@@ -28,10 +28,10 @@ type jobKey struct{ project, id string }
 type job struct {
 	key      jobKey
 	location string
-	config  *bq.JobConfiguration
-	request statementRequest
-	cancel  context.CancelCauseFunc
-	done    chan struct{}
+	config   *bq.JobConfiguration
+	request  statementRequest
+	cancel   context.CancelCauseFunc
+	done     chan struct{}
 
 	mu                      sync.Mutex
 	state                   string // PENDING, RUNNING, DONE
@@ -50,7 +50,7 @@ func newJobTable() *jobTable {
 }
 
 // jobID is the rule of https://cloud.google.com/bigquery/docs/reference/rest/v2/JobReference.
-var jobID = regexp.MustCompile(`^[A-Za-z0-9_-]+$`) //nolint:gochecknoglobals // compiled once
+var jobID = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // add registers a job; an id is used once, whatever became of the job.
 func (jt *jobTable) add(j *job) error {
@@ -381,7 +381,7 @@ func (s *Server) cancelJob(r *http.Request) (any, error) {
 	return &bq.JobCancelResponse{Kind: "bigquery#jobCancelResponse", Job: j.describe()}, nil
 }
 
-var errCancelled = errors.New("user requested cancellation") //nolint:gochecknoglobals // sentinel
+var errCancelled = errors.New("user requested cancellation")
 
 // wait waits until the job is done, at most the time the request allows.
 func (s *Server) wait(ctx context.Context, j *job, limit time.Duration) bool {

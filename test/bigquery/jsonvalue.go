@@ -14,9 +14,9 @@ import (
 const maxJSONDepth = 500
 
 var (
-	errJSON       = errors.New("syntax error while parsing JSON")                            //nolint:gochecknoglobals // sentinel
-	errJSONNumber = errors.New("number cannot round-trip through its string representation") //nolint:gochecknoglobals // sentinel
-	errJSONDepth  = errors.New("max nesting level of JSON exceeded; limit is 500")           //nolint:gochecknoglobals // sentinel
+	errJSON       = errors.New("syntax error while parsing JSON")
+	errJSONNumber = errors.New("number cannot round-trip through its string representation")
+	errJSONDepth  = errors.New("max nesting level of JSON exceeded; limit is 500")
 )
 
 // normalizeJSON reads JSON text as the JSON type stores it, with

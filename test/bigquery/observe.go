@@ -2,6 +2,7 @@ package bigquery
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -102,7 +103,7 @@ func (o *observer) held(ctx context.Context, j Job) error {
 	case <-release:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return fmt.Errorf("holding the job: %w", context.Cause(ctx))
 	}
 }
 

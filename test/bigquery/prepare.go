@@ -161,7 +161,7 @@ func (s *Server) analyze(ctx context.Context, q statementRequest, p *prepared) e
 func (s *Server) analyzerTables(ctx context.Context, q statementRequest, tokens []token) []analyzer.Table {
 	var out []analyzer.Table
 	seen := map[tableID]bool{}
-	for i := 0; i < len(tokens); i++ {
+	for i := range tokens {
 		parts, _ := namePath(tokens, i)
 		for n := min(len(parts), 3); n > 0; n-- {
 			id, ok := q.resolve(parts[:n])

@@ -161,11 +161,12 @@ func wireTypeOf(t protoType) protowire.Type {
 		return protowire.BytesType
 	case descriptorpb.FieldDescriptorProto_TYPE_GROUP:
 		return protowire.StartGroupType
+	default:
+		return protowire.VarintType
 	}
-	return protowire.VarintType
 }
 
-var errWire = errors.New("the row is not a message of the writer's schema") //nolint:gochecknoglobals // sentinel
+var errWire = errors.New("the row is not a message of the writer's schema")
 
 // decodeRow decodes a serialized row into row i of the batch.
 func (p *messagePlan) decodeRow(b *rowBatch, i int, row []byte) error {
@@ -415,8 +416,9 @@ func signed(t protoType) func(uint64) int64 {
 		return func(n uint64) int64 { return int64(int32(n)) }
 	case descriptorpb.FieldDescriptorProto_TYPE_UINT32:
 		return func(n uint64) int64 { return int64(uint32(n)) }
+	default:
+		return nil
 	}
-	return nil
 }
 
 func convertInt(t protoType, low, high int64) func(raw) (value, error) {
@@ -443,8 +445,9 @@ func convertBool(t protoType) func(raw) (value, error) {
 			}
 			return value{}, nil
 		}
+	default:
+		return nil
 	}
-	return nil
 }
 
 func convertFloat(t protoType) func(raw) (value, error) {
@@ -453,8 +456,9 @@ func convertFloat(t protoType) func(raw) (value, error) {
 		return func(r raw) (value, error) { return value{f: math.Float64frombits(r.n)}, nil }
 	case descriptorpb.FieldDescriptorProto_TYPE_FLOAT:
 		return func(r raw) (value, error) { return value{f: float64(math.Float32frombits(uint32(r.n)))}, nil }
+	default:
+		return nil
 	}
-	return nil
 }
 
 func convertText(f field, t protoType) func(raw) (value, error) {
@@ -524,10 +528,11 @@ func convertDecimal(t protoType, scale int) func(raw) (value, error) {
 		}
 	case descriptorpb.FieldDescriptorProto_TYPE_DOUBLE, descriptorpb.FieldDescriptorProto_TYPE_FLOAT:
 		return nil // a double's digits are not what was meant; write decimals as text
+	default:
+		read := signed(t)
+		if read == nil || t == descriptorpb.FieldDescriptorProto_TYPE_ENUM {
+			return nil
+		}
+		return func(r raw) (value, error) { return decimalFromText(fmt.Sprint(read(r.n)), scale) }
 	}
-	read := signed(t)
-	if read == nil || t == descriptorpb.FieldDescriptorProto_TYPE_ENUM {
-		return nil
-	}
-	return func(r raw) (value, error) { return decimalFromText(fmt.Sprint(read(r.n)), scale) }
 }

@@ -416,7 +416,7 @@ func (pr *pruner) constant(c []token) (int64, bool) {
 			return 0, false
 		}
 		return pr.parse(p.scalars[0])
-	case tokenNumber, tokenQuoted, tokenSymbol, tokenWord:
+	case tokenBlank, tokenNumber, tokenQuoted, tokenSymbol, tokenWord:
 	}
 	return 0, false
 }

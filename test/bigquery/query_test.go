@@ -52,7 +52,7 @@ func logTable(t *testing.T, b *bundle) *gcp.Table {
 	return table
 }
 
-var november = bigquery.Options{Now: func() time.Time { return time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC) }} //nolint:gochecknoglobals // read only
+var november = bigquery.Options{Now: func() time.Time { return time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC) }}
 
 func TestNewestVersionView(t *testing.T) {
 	t.Parallel()
@@ -173,8 +173,15 @@ func TestParameters(t *testing.T) {
 		gcp.QueryParameter{Name: "null", Value: gcp.NullString{}},
 	)
 	want := [][]gcp.Value{{
-		int64(-5), "it's\n@i", 0.1, true, []byte{0, 255}, at, civil.Date{Year: 2024, Month: 2, Day: 29}, rat("1.5"),
-		[]gcp.Value{int64(1), int64(2)}, []gcp.Value{"x", ""}, []gcp.Value{}, nil,
+		int64(-5), "it's\n@i", 0.1, true,
+		[]byte{0, 255},
+		at,
+		civil.Date{Year: 2024, Month: 2, Day: 29},
+		rat("1.5"),
+		[]gcp.Value{int64(1), int64(2)},
+		[]gcp.Value{"x", ""},
+		[]gcp.Value{},
+		nil,
 	}}
 	if diff := cmp.Diff(want, got, compareValues); diff != "" {
 		t.Error(diff)

@@ -3,7 +3,6 @@ package bigquery
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -229,21 +228,4 @@ func pageBounds(r *http.Request) (from, limit int64, err error) {
 	}
 	limit, err = queryInt(r, "maxResults", math.MaxInt32)
 	return from, limit, err
-}
-
-// merged encodes a REST structure together with members of a map, which the
-// generated structures cannot hold as they are.
-func merged(body any, extra map[string]any) (map[string]any, error) {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return nil, fmt.Errorf("encoding an answer: %w", err)
-	}
-	out := map[string]any{}
-	if err := json.Unmarshal(raw, &out); err != nil {
-		return nil, fmt.Errorf("encoding an answer: %w", err)
-	}
-	for k, v := range extra {
-		out[k] = v
-	}
-	return out, nil
 }

@@ -96,7 +96,7 @@ func (k kind) restType() string {
 // columnName is BigQuery's rule for names of at most 300 characters; flexible
 // column names allow more letters than the classic [A-Za-z_][A-Za-z0-9_]*.
 // https://cloud.google.com/bigquery/docs/schemas#column_names
-var columnName = regexp.MustCompile(`^[\p{L}\p{N}\p{Pc}\p{Pd}\p{M}&%=+:'<>#| ]{1,300}$`) //nolint:gochecknoglobals // compiled once
+var columnName = regexp.MustCompile(`^[\p{L}\p{N}\p{Pc}\p{Pd}\p{M}&%=+:'<>#| ]{1,300}$`)
 
 var reservedPrefixes = [...]string{ //nolint:gochecknoglobals // a constant list
 	"_TABLE_", "_FILE_", "_PARTITION", "_ROW_TIMESTAMP", "__ROOT__", "_COLIDENTIFIER", "_CHANGE_SEQUENCE_NUMBER", "_CHANGE_TYPE", "_CHANGE_TIMESTAMP",

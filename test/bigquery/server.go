@@ -37,6 +37,7 @@ type Server struct {
 	writes writeStreams
 	reads  readSessions
 
+	//nolint:containedctx // the server's own life, which its jobs share
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	work     sync.WaitGroup
@@ -48,7 +49,7 @@ type Server struct {
 	once     sync.Once
 }
 
-var errClosing = errors.New("the emulator is closing") //nolint:gochecknoglobals // sentinel
+var errClosing = errors.New("the emulator is closing")
 
 // Start opens an empty emulator and serves it until Close. The context bounds
 // the start only.

@@ -78,13 +78,13 @@ func (r *readService) CreateReadSession(ctx context.Context, req *storagepb.Crea
 
 func supportedSession(want *storagepb.ReadSession) error {
 	unsupported := func(what string) error {
-		return status.Error(codes.Unimplemented, "the BigQuery emulator does not support "+what+" of the Storage Read API")
+		return status.Errorf(codes.Unimplemented, "the BigQuery emulator does not support %s of the Storage Read API", what)
 	}
 	switch {
 	case want.GetDataFormat() == storagepb.DataFormat_AVRO:
 		return unsupported("the format AVRO")
 	case want.GetDataFormat() != storagepb.DataFormat_ARROW:
-		return status.Error(codes.InvalidArgument, "Data format must be specified")
+		return status.Errorf(codes.InvalidArgument, "Data format must be specified")
 	case want.GetReadOptions().GetRowRestriction() != "":
 		return unsupported("row_restriction")
 	case want.GetReadOptions() != nil && want.GetReadOptions().SamplePercentage != nil:
@@ -187,7 +187,7 @@ func (r *readService) expire(ctx context.Context) {
 }
 
 func (r *readService) SplitReadStream(context.Context, *storagepb.SplitReadStreamRequest) (*storagepb.SplitReadStreamResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "the BigQuery emulator does not support SplitReadStream")
+	return nil, status.Errorf(codes.Unimplemented, "the BigQuery emulator does not support SplitReadStream")
 }
 
 func (r *readService) ReadRows(req *storagepb.ReadRowsRequest, call storagepb.BigQueryRead_ReadRowsServer) error {

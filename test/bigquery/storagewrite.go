@@ -57,8 +57,8 @@ type writeService struct {
 }
 
 var (
-	tablePath  = regexp.MustCompile(`^projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)$`)                  //nolint:gochecknoglobals // compiled once
-	streamPath = regexp.MustCompile(`^(projects/[^/]+/datasets/[^/]+/tables/[^/]+)(?:/streams)?/([^/]+)$`) //nolint:gochecknoglobals // compiled once
+	tablePath  = regexp.MustCompile(`^projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)$`)
+	streamPath = regexp.MustCompile(`^(projects/[^/]+/datasets/[^/]+/tables/[^/]+)(?:/streams)?/([^/]+)$`)
 )
 
 // storageError is a status with the StorageError detail that BigQuery gives.
@@ -66,7 +66,7 @@ func storageError(code codes.Code, kind storagepb.StorageError_StorageErrorCode,
 	message := fmt.Sprintf(format, args...) + " Entity: " + entity
 	detail, err := anypb.New(&storagepb.StorageError{Code: kind, Entity: entity, ErrorMessage: message})
 	if err != nil {
-		return status.Error(codes.Internal, err.Error())
+		return status.Errorf(codes.Internal, "%v", err)
 	}
 	return status.FromProto(&spb.Status{Code: int32(code), Message: message, Details: []*anypb.Any{detail}}).Err()
 }
@@ -93,9 +93,9 @@ func rpcError(err error) error {
 		return err
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, errClosing) {
-		return status.Error(codes.Canceled, err.Error())
+		return status.Errorf(codes.Canceled, "%v", err)
 	}
-	return status.Error(codes.Internal, err.Error())
+	return status.Errorf(codes.Internal, "%v", err)
 }
 
 // writable finds the table of a path projects/p/datasets/d/tables/t.
@@ -105,7 +105,7 @@ func (w *writeService) writable(path string) (*table, error) {
 		return nil, status.Errorf(codes.InvalidArgument, "Invalid table path: %q", path)
 	}
 	if strings.ContainsRune(m[3], '$') {
-		return nil, status.Error(codes.Unimplemented, "the BigQuery emulator does not support partition decorators")
+		return nil, status.Errorf(codes.Unimplemented, "the BigQuery emulator does not support partition decorators")
 	}
 	t, err := w.s.cat.lookup(tableID{m[1], m[2], m[3]})
 	if err != nil {
@@ -126,9 +126,9 @@ func (w *writeService) CreateWriteStream(_ context.Context, req *storagepb.Creat
 	switch kind {
 	case storagepb.WriteStream_PENDING, storagepb.WriteStream_COMMITTED:
 	case storagepb.WriteStream_BUFFERED:
-		return nil, status.Error(codes.Unimplemented, "the BigQuery emulator does not support BUFFERED streams")
+		return nil, status.Errorf(codes.Unimplemented, "the BigQuery emulator does not support BUFFERED streams")
 	case storagepb.WriteStream_TYPE_UNSPECIFIED:
-		return nil, status.Error(codes.InvalidArgument, "Stream type is not specified")
+		return nil, status.Errorf(codes.InvalidArgument, "Stream type is not specified")
 	}
 	if !w.s.writes.count(t.id.project, w.s.now()) {
 		return nil, status.Errorf(codes.ResourceExhausted, "Exceeds 'CreateWriteStream requests' quota, user_id: project %s (%d per hour)", t.id.project, streamsPerHour)
@@ -239,7 +239,7 @@ func (w *writeService) FinalizeWriteStream(_ context.Context, req *storagepb.Fin
 }
 
 func (w *writeService) FlushRows(context.Context, *storagepb.FlushRowsRequest) (*storagepb.FlushRowsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "the BigQuery emulator does not support FlushRows: it has no BUFFERED streams")
+	return nil, status.Errorf(codes.Unimplemented, "the BigQuery emulator does not support FlushRows: it has no BUFFERED streams")
 }
 
 // BatchCommitWriteStreams makes the rows of all streams visible in one
@@ -250,7 +250,7 @@ func (w *writeService) BatchCommitWriteStreams(ctx context.Context, req *storage
 		return nil, err
 	}
 	if len(req.GetWriteStreams()) == 0 {
-		return nil, status.Error(codes.InvalidArgument, "No write streams to commit")
+		return nil, status.Errorf(codes.InvalidArgument, "No write streams to commit")
 	}
 	t.rows.Lock()
 	defer t.rows.Unlock()
@@ -362,7 +362,7 @@ func (c *appendConnection) answer(ctx context.Context, req *storagepb.AppendRows
 		resp.WriteStream = c.stream.name
 		return resp, nil
 	}
-	var rows *rowErrors
+	var rows *badRowsError
 	if errors.As(err, &rows) {
 		st := status.Newf(codes.InvalidArgument, "Errors found while processing rows. Please refer to the row_errors field for details. The list may not be complete because of the size limitations. Entity: %s", c.stream.name)
 		return &storagepb.AppendRowsResponse{
@@ -383,7 +383,7 @@ func (c *appendConnection) answer(ctx context.Context, req *storagepb.AppendRows
 // first must give.
 func (c *appendConnection) bind(req *storagepb.AppendRowsRequest) error {
 	if req.GetArrowRows() != nil {
-		return status.Error(codes.Unimplemented, "the BigQuery emulator does not support appending Arrow rows")
+		return status.Errorf(codes.Unimplemented, "the BigQuery emulator does not support appending Arrow rows")
 	}
 	if len(req.GetMissingValueInterpretations()) > 0 || req.GetDefaultMissingValueInterpretation() == storagepb.AppendRowsRequest_DEFAULT_VALUE {
 		// Without column defaults, which table creation refuses, both
@@ -395,7 +395,7 @@ func (c *appendConnection) bind(req *storagepb.AppendRowsRequest) error {
 	name := req.GetWriteStream()
 	switch {
 	case name == "" && c.stream == nil:
-		return status.Error(codes.InvalidArgument, "The first request of a connection must name its write stream")
+		return status.Errorf(codes.InvalidArgument, "The first request of a connection must name its write stream")
 	case name != "" && (c.stream == nil || !sameStream(name, c.stream.name)):
 		st, err := c.w.stream(name)
 		if err != nil {
@@ -429,10 +429,10 @@ func sameStream(a, b string) bool {
 	return a == b || strings.Replace(a, "/streams/"+defaultStream, "/"+defaultStream, 1) == strings.Replace(b, "/streams/"+defaultStream, "/"+defaultStream, 1)
 }
 
-// rowErrors refuses a request whose rows are not all good.
-type rowErrors struct{ list []*storagepb.RowError }
+// badRowsError refuses a request whose rows are not all good.
+type badRowsError struct{ list []*storagepb.RowError }
 
-func (e *rowErrors) Error() string { return fmt.Sprintf("%d rows are refused", len(e.list)) }
+func (e *badRowsError) Error() string { return fmt.Sprintf("%d rows are refused", len(e.list)) }
 
 func (c *appendConnection) append(ctx context.Context, req *storagepb.AppendRowsRequest) (*storagepb.AppendRowsResponse, error) {
 	st := c.stream
@@ -515,7 +515,7 @@ func (st *writeStream) accepts(offset *wrapperspb.Int64Value, rows int) error {
 func (c *appendConnection) decode(rows [][]byte) (*rowBatch, error) {
 	part, now := c.stream.table.part, c.w.s.now()
 	batch := newRowBatch(c.fields, len(rows))
-	var bad rowErrors
+	var bad badRowsError
 	for i, row := range rows {
 		err := c.plan.decodeRow(batch, i, row)
 		if err == nil {

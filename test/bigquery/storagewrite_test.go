@@ -17,7 +17,7 @@ import (
 	"github.com/tidemark-data/tidemark/test/bigquery"
 )
 
-var simpleSchema = gcp.Schema{ //nolint:gochecknoglobals // read only
+var simpleSchema = gcp.Schema{
 	{Name: "id", Type: gcp.IntegerFieldType, Required: true},
 	{Name: "name", Type: gcp.StringFieldType},
 }
@@ -60,14 +60,14 @@ func parent(table *gcp.Table) string {
 	return managedwriter.TableParentFromParts(table.ProjectID, table.DatasetID, table.TableID)
 }
 
-func (b *bundle) pending(t testing.TB, table *gcp.Table, d *descriptorpb.DescriptorProto) *managedwriter.ManagedStream {
-	t.Helper()
+func (b *bundle) pending(tb testing.TB, table *gcp.Table, d *descriptorpb.DescriptorProto) *managedwriter.ManagedStream {
+	tb.Helper()
 	ms, err := b.writer.NewManagedStream(
-		t.Context(), managedwriter.WithDestinationTable(parent(table)),
+		tb.Context(), managedwriter.WithDestinationTable(parent(table)),
 		managedwriter.WithType(managedwriter.PendingStream), managedwriter.WithSchemaDescriptor(d),
 	)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return ms
 }
@@ -82,11 +82,11 @@ func appendRows(t *testing.T, ms *managedwriter.ManagedStream, offset int64, row
 	return err
 }
 
-func (b *bundle) commit(t testing.TB, table *gcp.Table, streams ...string) *storagepb.BatchCommitWriteStreamsResponse {
-	t.Helper()
-	resp, err := b.writer.BatchCommitWriteStreams(t.Context(), &storagepb.BatchCommitWriteStreamsRequest{Parent: parent(table), WriteStreams: streams})
+func (b *bundle) commit(tb testing.TB, table *gcp.Table, streams ...string) *storagepb.BatchCommitWriteStreamsResponse {
+	tb.Helper()
+	resp, err := b.writer.BatchCommitWriteStreams(tb.Context(), &storagepb.BatchCommitWriteStreamsRequest{Parent: parent(table), WriteStreams: streams})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return resp
 }

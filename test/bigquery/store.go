@@ -58,7 +58,7 @@ func (st *store) close() error {
 }
 
 func (st *store) exec(ctx context.Context, query string) error {
-	if _, err := st.db.ExecContext(ctx, query); err != nil {
+	if _, err := st.db.ExecContext(ctx, query); err != nil { //nolint:gosec // identifiers are quoted, literals checked
 		return fmt.Errorf("running %s: %w", query, err)
 	}
 	return nil
@@ -66,7 +66,7 @@ func (st *store) exec(ctx context.Context, query string) error {
 
 // scalar runs a query of one row and scans it into dst.
 func (st *store) scalar(ctx context.Context, query string, dst ...any) error {
-	if err := st.db.QueryRowContext(ctx, query).Scan(dst...); err != nil {
+	if err := st.db.QueryRowContext(ctx, query).Scan(dst...); err != nil { //nolint:gosec // identifiers are quoted, literals checked
 		return fmt.Errorf("running %s: %w", query, err)
 	}
 	return nil
@@ -102,13 +102,13 @@ func (st *store) appendBatches(ctx context.Context, table string, fields []field
 
 // newAppender opens an appender. JSON columns are given as text and cast by a
 // query, because the driver would re-encode them.
-func newAppender(conn driver.Conn, table string, fields []field) (*duckdb.Appender, error) {
+func newAppender(conn driver.Conn, table string, fields []field) (app *duckdb.Appender, err error) {
 	if !slices.ContainsFunc(fields, field.holdsJSON) {
-		return duckdb.NewAppenderFromConn(conn, realSchema, table)
+		app, err = duckdb.NewAppenderFromConn(conn, realSchema, table)
+		return app, wrapAppender(err)
 	}
 	types, casts := make([]duckdb.TypeInfo, len(fields)), make([]string, len(fields))
 	for i, f := range fields {
-		var err error
 		if types[i], err = appendType(f); err != nil {
 			return nil, err
 		}
@@ -118,41 +118,62 @@ func newAppender(conn driver.Conn, table string, fields []field) (*duckdb.Append
 		}
 	}
 	query := "INSERT INTO " + quoteIdent(realSchema) + "." + quoteIdent(table) + " SELECT " + strings.Join(casts, ", ") + " FROM appended_data"
-	return duckdb.NewQueryAppender(conn, query, "", types, nil)
+	app, err = duckdb.NewQueryAppender(conn, query, "", types, nil)
+	return app, wrapAppender(err)
 }
 
+func wrapAppender(err error) error {
+	if err != nil {
+		return fmt.Errorf("opening appender: %w", err)
+	}
+	return nil
+}
+
+// appendType is the type of a column in the rows that an appender is given.
 func appendType(f field) (duckdb.TypeInfo, error) {
-	if f.repeated {
-		element, err := appendType(f.element())
-		if err != nil {
-			return nil, err
+	var info duckdb.TypeInfo
+	var err error
+	switch {
+	case f.repeated:
+		element, elementErr := appendType(f.element())
+		if elementErr != nil {
+			return nil, elementErr
 		}
-		return duckdb.NewListInfo(element)
-	}
-	switch f.kind {
-	case kindNumeric:
-		return duckdb.NewDecimalInfo(38, numericScale)
-	case kindStruct:
+		info, err = duckdb.NewListInfo(element)
+	case f.kind == kindStruct:
 		return appendStructType(f)
-	case kindBool:
-		return duckdb.NewTypeInfo(duckdb.TYPE_BOOLEAN)
-	case kindBytes:
-		return duckdb.NewTypeInfo(duckdb.TYPE_BLOB)
-	case kindDate:
-		return duckdb.NewTypeInfo(duckdb.TYPE_DATE)
-	case kindDatetime:
-		return duckdb.NewTypeInfo(duckdb.TYPE_TIMESTAMP)
-	case kindFloat64:
-		return duckdb.NewTypeInfo(duckdb.TYPE_DOUBLE)
-	case kindInt64:
-		return duckdb.NewTypeInfo(duckdb.TYPE_BIGINT)
-	case kindTime:
-		return duckdb.NewTypeInfo(duckdb.TYPE_TIME)
-	case kindTimestamp:
-		return duckdb.NewTypeInfo(duckdb.TYPE_TIMESTAMP_TZ)
-	case kindBigNumeric, kindJSON, kindString:
+	case f.kind == kindNumeric:
+		info, err = duckdb.NewDecimalInfo(38, numericScale)
+	default:
+		info, err = duckdb.NewTypeInfo(appendScalar(f.kind))
 	}
-	return duckdb.NewTypeInfo(duckdb.TYPE_VARCHAR)
+	if err != nil {
+		return nil, fmt.Errorf("describing %s: %w", f.name, err)
+	}
+	return info, nil
+}
+
+func appendScalar(k kind) duckdb.Type {
+	switch k {
+	case kindBool:
+		return duckdb.TYPE_BOOLEAN
+	case kindBytes:
+		return duckdb.TYPE_BLOB
+	case kindDate:
+		return duckdb.TYPE_DATE
+	case kindDatetime:
+		return duckdb.TYPE_TIMESTAMP
+	case kindFloat64:
+		return duckdb.TYPE_DOUBLE
+	case kindInt64:
+		return duckdb.TYPE_BIGINT
+	case kindTime:
+		return duckdb.TYPE_TIME
+	case kindTimestamp:
+		return duckdb.TYPE_TIMESTAMP_TZ
+	case kindBigNumeric, kindJSON, kindNumeric, kindString, kindStruct:
+	}
+	return duckdb.TYPE_VARCHAR
 }
 
 func appendStructType(f field) (duckdb.TypeInfo, error) {
@@ -166,13 +187,17 @@ func appendStructType(f field) (duckdb.TypeInfo, error) {
 			return nil, fmt.Errorf("describing %s: %w", m.name, err)
 		}
 	}
-	return duckdb.NewStructInfo(entries[0], entries[1:]...)
+	info, err := duckdb.NewStructInfo(entries[0], entries[1:]...)
+	if err != nil {
+		return nil, fmt.Errorf("describing %s: %w", f.name, err)
+	}
+	return info, nil
 }
 
 func appendTo(conn driver.Conn, table string, fields []field, batches []*rowBatch) error {
 	app, err := newAppender(conn, table, fields)
 	if err != nil {
-		return fmt.Errorf("opening appender: %w", err)
+		return err
 	}
 	row := make([]driver.Value, len(fields))
 	for _, b := range batches {

@@ -60,7 +60,7 @@ func TestRefusedValues(t *testing.T) {
 		{"inside of an ARRAY", message{}.i(1, 1).s(15, "{}").s(15, "{")},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) { //nolint:paralleltest // the appends share one stream
 			result, err := ms.AppendRows(t.Context(), [][]byte{message{}.i(1, 0), c.row}, managedwriter.WithOffset(0))
 			if err != nil {
 				t.Fatal(err)

@@ -540,7 +540,7 @@ func (s *Server) touch(t *table) {
 	t.modified = s.now()
 }
 
-var errSelfView = errors.New("a view that reads itself") //nolint:gochecknoglobals // sentinel
+var errSelfView = errors.New("a view that reads itself")
 
 // defineView checks a view's query and takes the columns it returns.
 func (s *Server) defineView(ctx context.Context, t *table, meta *bq.Table) error {

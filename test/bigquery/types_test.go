@@ -19,7 +19,7 @@ import (
 	"github.com/tidemark-data/tidemark/test/bigquery"
 )
 
-var everyType = gcp.Schema{ //nolint:gochecknoglobals // read only
+var everyType = gcp.Schema{
 	{Name: "k", Type: gcp.IntegerFieldType, Required: true},
 	{Name: "b", Type: gcp.BooleanFieldType},
 	{Name: "f", Type: gcp.FloatFieldType},
@@ -36,7 +36,8 @@ var everyType = gcp.Schema{ //nolint:gochecknoglobals // read only
 	{Name: "ai", Type: gcp.IntegerFieldType, Repeated: true},
 	{Name: "aj", Type: gcp.JSONFieldType, Repeated: true},
 	{Name: "r", Type: gcp.RecordFieldType, Schema: gcp.Schema{
-		{Name: "x", Type: gcp.IntegerFieldType}, {Name: "z", Type: gcp.NumericFieldType},
+		{Name: "x", Type: gcp.IntegerFieldType},
+		{Name: "z", Type: gcp.NumericFieldType},
 		{Name: "l", Type: gcp.StringFieldType, Repeated: true},
 	}},
 }
@@ -99,26 +100,42 @@ func everyRows() (wire [][]byte, want [][]gcp.Value) {
 	null := message{}.i(1, 0)
 	none := []gcp.Value{}
 	return [][]byte{full, low, high, null}, [][]gcp.Value{
-		{int64(math.MinInt64), false, math.Inf(-1), "", []byte{}, rat("0"), rat("-578960446186580977117854925043439539266.34992332820282019728792003956564819968"),
-			civil.Date{Year: 1, Month: 1, Day: 1}, civil.Time{}, civil.DateTime{Date: civil.Date{Year: 1, Month: 1, Day: 1}},
-			time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), "null", none, []gcp.Value{int64(3), int64(4)}, none, nil},
+		{
+			int64(math.MinInt64), false, math.Inf(-1), "",
+			[]byte{},
+			rat("0"), rat("-578960446186580977117854925043439539266.34992332820282019728792003956564819968"),
+			civil.Date{Year: 1, Month: 1, Day: 1},
+			civil.Time{},
+			civil.DateTime{Date: civil.Date{Year: 1, Month: 1, Day: 1}},
+			time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), "null", none,
+			[]gcp.Value{int64(3), int64(4)},
+			none, nil,
+		},
 		{int64(0), nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, none, none, none, nil},
-		{int64(1), true, 1.5, "it's \"ü\" \\ 😀\n\x00-", []byte("\x00\xff'"), rat("-12345678901234567890123456789.123456789"),
+		{
+			int64(1), true, 1.5, "it's \"ü\" \\ 😀\n\x00-", []byte("\x00\xff'"), rat("-12345678901234567890123456789.123456789"),
 			rat("123456789012345678901234567890123456789.98765432109876543210987654321098765432"),
-			civil.Date{Year: 2024, Month: 10, Day: 4}, civil.Time{Hour: 23, Minute: 59, Second: 59, Nanosecond: 999999000},
+			civil.Date{Year: 2024, Month: 10, Day: 4},
+			civil.Time{Hour: 23, Minute: 59, Second: 59, Nanosecond: 999999000},
 			civil.DateTime{Date: civil.Date{Year: 2024, Month: 2, Day: 29}, Time: civil.Time{Hour: 12, Minute: 34, Second: 56, Nanosecond: 1000}},
 			time.UnixMicro(1700000000123456).UTC(), `{"a":[1.5,"x"],"b":9007199254740993}`,
-			[]gcp.Value{"p", ""}, []gcp.Value{int64(-1)}, []gcp.Value{`{"q":1}`, "null"},
-			[]gcp.Value{int64(7), rat("0.000000001"), []gcp.Value{"m"}}},
-		{int64(math.MaxInt64), nil, math.NaN(), nil, nil, rat("99999999999999999999999999999.999999999"),
+			[]gcp.Value{"p", ""},
+			[]gcp.Value{int64(-1)},
+			[]gcp.Value{`{"q":1}`, "null"},
+			[]gcp.Value{int64(7), rat("0.000000001"), []gcp.Value{"m"}},
+		},
+		{
+			int64(math.MaxInt64), nil, math.NaN(), nil, nil, rat("99999999999999999999999999999.999999999"),
 			rat("578960446186580977117854925043439539266.34992332820282019728792003956564819967"),
-			civil.Date{Year: 9999, Month: 12, Day: 31}, nil,
+			civil.Date{Year: 9999, Month: 12, Day: 31},
+			nil,
 			civil.DateTime{Date: civil.Date{Year: 9999, Month: 12, Day: 31}, Time: civil.Time{Hour: 23, Minute: 59, Second: 59, Nanosecond: 999999000}},
-			time.UnixMicro(253402300799999999).UTC(), nil, none, none, none, nil},
+			time.UnixMicro(253402300799999999).UTC(), nil, none, none, none, nil,
+		},
 	}
 }
 
-var compareValues = cmp.Options{ //nolint:gochecknoglobals // read only
+var compareValues = cmp.Options{
 	cmp.Comparer(func(a, b *big.Rat) bool { return a.Cmp(b) == 0 }), cmpopts.EquateNaNs(), cmpopts.EquateEmpty(),
 	cmp.Comparer(bytes.Equal),
 }
@@ -181,8 +198,11 @@ func TestPackedEncodings(t *testing.T) {
 	t.Parallel()
 	b := start(t, bigquery.Options{})
 	table := b.table(t, b.dataset(t, "types"), "packed", &gcp.TableMetadata{Schema: gcp.Schema{
-		{Name: "n", Type: gcp.NumericFieldType}, {Name: "bn", Type: gcp.BigNumericFieldType},
-		{Name: "t", Type: gcp.TimeFieldType}, {Name: "dt", Type: gcp.DateTimeFieldType}, {Name: "odd name", Type: gcp.StringFieldType},
+		{Name: "n", Type: gcp.NumericFieldType},
+		{Name: "bn", Type: gcp.BigNumericFieldType},
+		{Name: "t", Type: gcp.TimeFieldType},
+		{Name: "dt", Type: gcp.DateTimeFieldType},
+		{Name: "odd name", Type: gcp.StringFieldType},
 	}})
 	d := descriptor(
 		protoField{name: "n", typ: descriptorpb.FieldDescriptorProto_TYPE_BYTES}, protoField{name: "bn", typ: descriptorpb.FieldDescriptorProto_TYPE_BYTES},

@@ -28,8 +28,8 @@ const User = "tidemark"
 
 const (
 	loopback      = "127.0.0.1"
-	startTimeout  = 60 * time.Second
-	stopGrace     = 20 * time.Second
+	startTimeout  = 2 * time.Minute
+	stopGrace     = time.Minute
 	pollInterval  = 20 * time.Millisecond
 	portAttempts  = 5
 	maxSocketPath = 100 // sockaddr_un holds 104 bytes on macOS, 108 on Linux

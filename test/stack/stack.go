@@ -35,7 +35,7 @@ const Project = "local"
 const (
 	functionsPackage = "github.com/tidemark-data/tidemark/functions/local"
 	stopGrace        = 20 * time.Second
-	readyWithin      = 60 * time.Second
+	readyWithin      = 2 * time.Minute
 	pollInterval     = 50 * time.Millisecond
 )
 
@@ -138,7 +138,7 @@ func (s *Stack) build(ctx context.Context) error {
 		return fmt.Errorf("building the functions: %w", err)
 	}
 	s.folder, s.options.Functions = folder, filepath.Join(folder, "local")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", s.options.Functions, functionsPackage).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", s.options.Functions, functionsPackage).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("building the functions: %w: %s", err, out)
 	}

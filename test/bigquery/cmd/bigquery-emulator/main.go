@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -17,13 +19,15 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bigquery-emulator:", err)
 		os.Exit(1) //nolint:gocritic // stop has nothing left to release
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+// run serves until the context ends, after it wrote the addresses to out as
+// shell assignments.
+func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("bigquery-emulator", flag.ContinueOnError)
 	rest := flags.String("rest", "127.0.0.1:9050", "loopback address of the REST API")
 	grpc := flags.String("grpc", "127.0.0.1:9060", "loopback address of the Storage APIs")
@@ -36,10 +40,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("starting: %w", err)
 	}
-	fmt.Printf("export BIGQUERY_EMULATOR_HOST=%s BIGQUERY_STORAGE_EMULATOR_HOST=%s GOOGLE_CLOUD_PROJECT=%s\n", s.RESTHost(), s.StorageHost(), *project)
-	<-ctx.Done()
-	if err := s.Close(); err != nil {
-		return fmt.Errorf("closing: %w", err)
+	_, err = fmt.Fprintf(out, "export BIGQUERY_EMULATOR_HOST=%s BIGQUERY_STORAGE_EMULATOR_HOST=%s GOOGLE_CLOUD_PROJECT=%s\n", s.RESTHost(), s.StorageHost(), *project)
+	if err == nil {
+		<-ctx.Done()
+	}
+	if err := errors.Join(err, s.Close()); err != nil {
+		return fmt.Errorf("serving: %w", err)
 	}
 	return nil
 }
