@@ -61,7 +61,7 @@ func (r *relay) deliver(ctx context.Context, d door) error {
 	}
 	subscriber := r.client.Subscriber(subscription)
 	subscriber.ReceiveSettings.MaxOutstandingMessages = 4
-	push := pusher{url: r.base + "/" + d.function + "/" + topic, subscription: subscription, failures: map[string]int{}}
+	push := pusher{url: r.base + "/" + d.function, topic: topic, subscription: subscription, failures: map[string]int{}}
 	r.pulls.Go(func() {
 		if err := subscriber.Receive(ctx, push.push); err != nil && ctx.Err() == nil {
 			slog.ErrorContext(ctx, "receiving from the Pub/Sub emulator", "subscription", subscription, "error", err)
@@ -72,7 +72,7 @@ func (r *relay) deliver(ctx context.Context, d door) error {
 
 // pusher posts the messages of one subscription.
 type pusher struct {
-	url, subscription string
+	url, topic, subscription string
 
 	mu       sync.Mutex
 	failures map[string]int // by message
@@ -102,8 +102,10 @@ func (p *pusher) push(ctx context.Context, m *pubsub.Message) {
 	m.Nack()
 }
 
-// post sends the body that a push subscription sends.
-// (Pub/Sub: receive messages from push subscriptions.)
+// post sends the body that a push subscription sends, with the headers of the
+// CloudEvent that it is turned into: the framework can do that itself only where
+// the topic is in the path, and a function among others is served at its name
+// alone. (Pub/Sub: receive messages from push subscriptions.)
 func (p *pusher) post(ctx context.Context, m *pubsub.Message) error {
 	body, err := json.Marshal(map[string]any{
 		"subscription": p.subscription,
@@ -118,7 +120,12 @@ func (p *pusher) post(ctx context.Context, m *pubsub.Message) error {
 	if err != nil {
 		return fmt.Errorf("preparing the push: %w", err)
 	}
-	request.Header.Set("Content-Type", "application/json")
+	for name, value := range map[string]string{
+		"Content-Type": "application/json", "Ce-Specversion": "1.0", "Ce-Id": m.ID,
+		"Ce-Type": "google.cloud.pubsub.topic.v1.messagePublished", "Ce-Source": "//pubsub.googleapis.com/" + p.topic,
+	} {
+		request.Header.Set(name, value)
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return fmt.Errorf("pushing: %w", err)

@@ -30,11 +30,11 @@ func (s *Server) estimateTable(ctx context.Context, q statementRequest, p *prepa
 		return 0, err
 	}
 	if t.isView() {
-		inner, err := s.prepareView(ctx, t)
+		inner, err := s.prepareView(ctx, t, q.within)
 		if err != nil {
 			return 0, err
 		}
-		return s.estimate(ctx, t.viewRequest(t.view), &inner)
+		return s.estimate(ctx, t.viewRequest(t.view, q.within), &inner)
 	}
 	if p.kind == "INSERT" && p.target == t && len(p.reads) > 0 && p.reads[0] == id && !readsAgain(q, p.tokens, id) {
 		return 0, nil

@@ -18,7 +18,8 @@ type statementRequest struct {
 	defaultProject string // of the default dataset, if any
 	defaultDataset string
 	params         []parameter
-	location       string // that tables must be in, empty for any
+	location       string    // that tables must be in, empty for any
+	within         []tableID // views whose queries this one is a part of
 }
 
 // where is the location as messages name it.
@@ -59,6 +60,7 @@ type prepared struct {
 	guards   []dialect.Guard
 	fields   []field // of the result
 	reads    []tableID
+	levels   int    // of views below the statement
 	target   *table // of DML
 	ddl      *ddl
 	// missing is why a table that the statement names cannot be read.
@@ -138,7 +140,10 @@ func (s *Server) analyze(ctx context.Context, q statementRequest, p *prepared) e
 	r, err := analyzer.Analyze(ctx, q.sql, o)
 	var refused *analyzer.Error
 	if errors.As(err, &refused) {
-		if refused.MissingTable != "" {
+		switch {
+		case strings.Contains(refused.MissingTable, ".INFORMATION_SCHEMA."):
+			return errUnsupported("INFORMATION_SCHEMA")
+		case refused.MissingTable != "":
 			return errNotFound("Table %s was not found in location %s", strings.Replace(refused.MissingTable, ".", ":", 1), q.where())
 		}
 		return errInvalidQuery("%s", refused.Error())
@@ -173,19 +178,19 @@ func (s *Server) analyzerTables(ctx context.Context, q statementRequest, tokens 
 				continue
 			}
 			seen[id] = true
-			out = append(out, analyzer.Table{Project: id.project, Dataset: id.dataset, Name: id.table, Columns: s.columnsOf(ctx, t)})
+			out = append(out, analyzer.Table{Project: id.project, Dataset: id.dataset, Name: id.table, Columns: s.columnsOf(ctx, t, q.within)})
 		}
 	}
 	return out
 }
 
 // columnsOf are a table's columns now; a view's are those its query returns now.
-func (s *Server) columnsOf(ctx context.Context, t *table) []analyzer.Column {
+func (s *Server) columnsOf(ctx context.Context, t *table, within []tableID) []analyzer.Column {
 	s.cat.mu.RLock()
 	fields := t.fields
 	s.cat.mu.RUnlock()
 	if t.isView() {
-		if p, err := s.prepareView(ctx, t); err == nil {
+		if p, err := s.prepareView(ctx, t, within); err == nil {
 			fields = p.fields
 		}
 	}
@@ -196,33 +201,49 @@ func (s *Server) columnsOf(ctx context.Context, t *table) []analyzer.Column {
 	return out
 }
 
+// maxViewLevels is BigQuery's limit of views that read views.
+const maxViewLevels = 16
+
+var errViewCycle = errors.New("cycle of views")
+
 // preparedView is a view's query as prepared when the catalogue was at a
 // generation; it holds until any schema changes.
 type preparedView struct {
 	generation int
 	query      prepared
+	err        error
 }
 
 // prepareView prepares a view's query against the tables as they are now.
-func (s *Server) prepareView(ctx context.Context, t *table) (prepared, error) {
+func (s *Server) prepareView(ctx context.Context, t *table, within []tableID) (prepared, error) {
+	if slices.Contains(within, t.id) {
+		return prepared{}, fmt.Errorf("%w: %w", errViewCycle, errInvalidQuery("View %s refers to itself", t.id))
+	}
 	s.cat.mu.RLock()
 	view, generation, known := t.view, s.cat.generation, t.prepared
 	s.cat.mu.RUnlock()
 	if known != nil && known.generation == generation {
-		return known.query, nil
+		return known.query, known.err
 	}
-	p, err := s.prepare(ctx, t.viewRequest(view))
-	if err != nil {
-		return p, fmt.Errorf("resolving view %s: %w", t.id, err)
+	p, err := s.prepare(ctx, t.viewRequest(view, within))
+	switch {
+	case ctx.Err() != nil:
+		return p, fmt.Errorf("resolving view %s: %w", t.id, context.Cause(ctx))
+	case errors.Is(err, errViewCycle):
+		return p, err // of the definition being checked, not of this view
+	case err != nil:
+		err = fmt.Errorf("resolving view %s: %w", t.id, err)
+	case p.levels >= maxViewLevels:
+		err = errInvalidQuery("Exceeded the maximum nesting of views at %s: %d levels", t.id, maxViewLevels)
 	}
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
-	t.prepared = &preparedView{generation, p}
-	return p, nil
+	t.prepared = &preparedView{generation, p, err}
+	return p, err
 }
 
-func (t *table) viewRequest(view string) statementRequest {
-	return statementRequest{sql: view, project: t.id.project}
+func (t *table) viewRequest(view string, within []tableID) statementRequest {
+	return statementRequest{sql: view, project: t.id.project, within: append(slices.Clone(within), t.id)}
 }
 
 // translate turns the statement into DuckDB's SQL.
@@ -238,7 +259,7 @@ func (s *Server) translate(ctx context.Context, q statementRequest, p *prepared)
 			return nil
 		}
 		var out []dialect.ColumnType
-		for _, c := range s.columnsOf(ctx, t) {
+		for _, c := range s.columnsOf(ctx, t, q.within) {
 			out = append(out, dialect.ColumnType{Name: c.Name, Type: c.Type})
 		}
 		return out
@@ -294,23 +315,24 @@ func (s *Server) readableTable(ctx context.Context, q statementRequest, id table
 	if !slices.Contains(p.reads, id) {
 		p.reads = append(p.reads, id)
 	}
-	if t.isView() {
-		return t.real(), s.refreshView(ctx, t)
+	if !t.isView() {
+		return t.real(), nil
 	}
-	return t.real(), nil
+	inner, err := s.prepareView(ctx, t, q.within)
+	if err != nil {
+		return "", err
+	}
+	p.levels = max(p.levels, inner.levels+1)
+	return t.real(), s.refreshView(ctx, t, inner)
 }
 
 // refreshView makes the DuckDB view fit the tables as they are now.
-func (s *Server) refreshView(ctx context.Context, t *table) error {
+func (s *Server) refreshView(ctx context.Context, t *table, p prepared) error {
 	s.cat.mu.RLock()
 	generation, fresh := s.cat.generation, t.viewGeneration == s.cat.generation
 	s.cat.mu.RUnlock()
 	if fresh {
 		return nil
-	}
-	p, err := s.prepareView(ctx, t)
-	if err != nil {
-		return err
 	}
 	t.rows.Lock()
 	defer t.rows.Unlock()

@@ -95,6 +95,19 @@ func TestNewestVersionView(t *testing.T) {
 const dedup = "DELETE FROM `test-project.shop.orders_log` old WHERE old.at >= @low AND old.at < @high AND EXISTS (" +
 	"SELECT 1 FROM `test-project.shop.orders_log` newer WHERE newer.id = old.id AND newer._version > old._version AND newer.at >= @low AND newer.at < @high)"
 
+// finish waits for a job that must succeed.
+func finish(t *testing.T, job *gcp.Job) *gcp.JobStatus {
+	t.Helper()
+	status, err := job.Wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := status.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
 func month(m time.Month) []gcp.QueryParameter {
 	return []gcp.QueryParameter{
 		{Name: "low", Value: time.Date(2026, m, 1, 0, 0, 0, 0, time.UTC)},
@@ -124,10 +137,7 @@ func TestDedupWithinPartition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, err := job.Wait(t.Context())
-	if err != nil || status.Err() != nil {
-		t.Fatal(err, status.Err())
-	}
+	status := finish(t, job)
 	stats, ok := status.Statistics.Details.(*gcp.QueryStatistics)
 	if !ok || stats.NumDMLAffectedRows != 1 || stats.DMLStats.DeletedRowCount != 1 || stats.StatementType != "DELETE" {
 		t.Errorf("statistics are %+v", status.Statistics.Details)
@@ -323,10 +333,7 @@ func TestLostAnswerOfQuery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, err := job.Wait(t.Context())
-	if err != nil || status.Err() != nil {
-		t.Fatal(err, status.Err())
-	}
+	finish(t, job)
 	if diff := cmp.Diff([][]gcp.Value{{"x"}}, b.query(t, "SELECT name FROM shop.orders_log WHERE id = 2")); diff != "" {
 		t.Error(diff)
 	}
@@ -349,5 +356,82 @@ func TestClosedServerEndsJobs(t *testing.T) {
 	}
 	if err := errors.Join(client.Close(), s.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestChangedView(t *testing.T) {
+	t.Parallel()
+	b := start(t, november)
+	logTable(t, b)
+	view := b.table(t, b.client.Dataset("shop"), "names", &gcp.TableMetadata{ViewQuery: "SELECT name FROM shop.orders_log"})
+	if _, err := view.Update(t.Context(), gcp.TableMetadataToUpdate{ViewQuery: "SELECT id, name FROM shop.orders_log WHERE id = 2"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([][]gcp.Value{{int64(2), "d"}}, b.query(t, "SELECT * FROM shop.names")); diff != "" {
+		t.Error(diff)
+	}
+	_, err := view.Update(t.Context(), gcp.TableMetadataToUpdate{ViewQuery: "SELECT nothing FROM shop.orders_log"}, "")
+	wantCode(t, err, http.StatusBadRequest, "invalidQuery")
+	_, err = view.Update(t.Context(), gcp.TableMetadataToUpdate{ViewQuery: "SELECT * FROM shop.names"}, "")
+	wantCode(t, err, http.StatusBadRequest, "invalidQuery")
+	b.table(t, b.client.Dataset("shop"), "outer", &gcp.TableMetadata{ViewQuery: "SELECT * FROM shop.names"})
+	_, err = view.Update(t.Context(), gcp.TableMetadataToUpdate{ViewQuery: "SELECT * FROM shop.`outer`"}, "")
+	wantCode(t, err, http.StatusBadRequest, "invalidQuery")
+	if diff := cmp.Diff([][]gcp.Value{{"d"}}, b.query(t, "SELECT name FROM shop.`outer`")); diff != "" {
+		t.Error(diff)
+	}
+	wantCode(t, b.client.Dataset("shop").Table("bad").Create(t.Context(), &gcp.TableMetadata{ViewQuery: "SELECT x FROM shop.missing"}), http.StatusNotFound, "notFound")
+	var refused int
+	for _, st := range b.server.Statements() {
+		if st.Kind == "CREATE_VIEW" && st.Err != "" {
+			refused++
+		}
+	}
+	if refused != 4 {
+		t.Errorf("%d refused view definitions are recorded, want 4", refused)
+	}
+}
+
+func TestLocations(t *testing.T) {
+	t.Parallel()
+	b := start(t, bigquery.Options{})
+	ds := b.client.Dataset("eu")
+	if err := ds.Create(t.Context(), &gcp.DatasetMetadata{Location: "EU"}); err != nil {
+		t.Fatal(err)
+	}
+	b.table(t, ds, "t", &gcp.TableMetadata{Schema: simpleSchema})
+	q := b.client.Query("SELECT id FROM eu.t")
+	job, err := q.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := job.Wait(t.Context()); err != nil || job.Location() != "EU" {
+		t.Errorf("the job ran in %s, %v, want EU", job.Location(), err)
+	}
+	_, err = b.client.JobFromIDLocation(t.Context(), job.ID(), "US")
+	wantCode(t, err, http.StatusNotFound, "notFound")
+	q.Location = "US"
+	_, err = q.Read(t.Context())
+	wantCode(t, err, http.StatusNotFound, "notFound")
+}
+
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	b := start(t, november)
+	logTable(t, b)
+	q := b.client.Query("MERGE shop.orders_log t USING (SELECT 2 AS id, 'new' AS name UNION ALL SELECT 3, 'x') s ON t.id = s.id AND t.at >= '2026-11-01' " +
+		"WHEN MATCHED THEN UPDATE SET name = s.name WHEN NOT MATCHED THEN INSERT (id, name, `at`, _version) VALUES (s.id, s.name, '2026-11-09', '0/1')")
+	job, err := q.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := finish(t, job)
+	stats, ok := status.Statistics.Details.(*gcp.QueryStatistics)
+	if !ok || stats.NumDMLAffectedRows != 2 || stats.DMLStats.UpdatedRowCount != 1 || stats.DMLStats.InsertedRowCount != 1 {
+		t.Errorf("statistics are %+v", status.Statistics.Details)
+	}
+	want := [][]gcp.Value{{int64(2), "new"}, {int64(3), "x"}}
+	if diff := cmp.Diff(want, b.query(t, "SELECT id, name FROM shop.orders_log WHERE id > 1 ORDER BY id")); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -59,8 +59,8 @@ func TestRefusedValues(t *testing.T) {
 		{"inside of a STRUCT", message{}.i(1, 1).s(16, string(message{}.s(2, "1e40")))},
 		{"inside of an ARRAY", message{}.i(1, 1).s(15, "{}").s(15, "{")},
 	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { //nolint:paralleltest // the appends share one stream
+	for _, c := range cases { //nolint:paralleltest // the appends share one stream
+		t.Run(c.name, func(t *testing.T) {
 			result, err := ms.AppendRows(t.Context(), [][]byte{message{}.i(1, 0), c.row}, managedwriter.WithOffset(0))
 			if err != nil {
 				t.Fatal(err)

@@ -3,7 +3,6 @@ package bigquery
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -540,8 +539,6 @@ func (s *Server) touch(t *table) {
 	t.modified = s.now()
 }
 
-var errSelfView = errors.New("a view that reads itself")
-
 // defineView checks a view's query and takes the columns it returns.
 func (s *Server) defineView(ctx context.Context, t *table, meta *bq.Table) error {
 	v := meta.View
@@ -556,16 +553,17 @@ func (s *Server) defineView(ctx context.Context, t *table, meta *bq.Table) error
 	if err := checkLabels(meta.Labels); err != nil {
 		return err
 	}
-	p, err := s.prepare(ctx, t.viewRequest(v.Query))
+	p, err := s.prepare(ctx, t.viewRequest(v.Query, nil))
+	switch {
+	case err != nil:
+	case p.kind != "SELECT":
+		err = errInvalid("A view's query must be a SELECT statement")
+	case p.levels >= maxViewLevels:
+		err = errInvalidQuery("Exceeded the maximum nesting of views at %s: %d levels", t.id, maxViewLevels)
+	}
 	s.obs.record(Statement{SQL: v.Query, Kind: "CREATE_VIEW", Analyzed: p.analyzed, Err: errorText(err)})
 	if err != nil {
 		return err
-	}
-	if p.kind != "SELECT" {
-		return errInvalid("A view's query must be a SELECT statement")
-	}
-	if slices.Contains(p.reads, t.id) {
-		return errInvalidQuery("View %s refers to itself: %v", t.id, errSelfView)
 	}
 	t.view, t.fields = v.Query, nullable(p.fields)
 	t.meta = *meta

@@ -185,6 +185,8 @@ func TestRefusedByName(t *testing.T) {
 	wantCode(t, err, http.StatusNotImplemented, "notImplemented")
 	_, err = b.client.Query("SELECT 1; SELECT 2").Read(t.Context())
 	wantCode(t, err, http.StatusNotImplemented, "notImplemented")
+	_, err = b.client.Query("SELECT * FROM shop.INFORMATION_SCHEMA.TABLES").Read(t.Context())
+	wantCode(t, err, http.StatusNotImplemented, "notImplemented")
 	_, err = b.client.Query("CREATE FUNCTION shop.f() AS (1)").Read(t.Context())
 	wantCode(t, err, http.StatusNotImplemented, "notImplemented")
 	q := b.client.Query("SELECT ?")

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 // The demo as `make demo` runs it where there is no terminal, with less to do.
 func TestDemoEndsByItselfWithBothSidesEqual(t *testing.T) {
 	t.Parallel()
-	status, text := runDemo(t, "-for", "8s", "-contacts", "200", "-messages", "3000")
+	status, text := runDemo(t, "-for", "8s", "-patience", "60s", "-contacts", "200", "-messages", "3000")
 	if status != 0 {
 		t.Errorf("status %d, want 0", status)
 	}

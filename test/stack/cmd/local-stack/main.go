@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/tidemark-data/tidemark/test/stack"
@@ -58,7 +59,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
 func greet(out io.Writer, running *stack.Stack) error {
 	text := "\nThe local stack is up; Ctrl-C ends it. To use it from another terminal:\n\n"
 	for _, variable := range running.Environment() {
-		text += "  export " + variable + "\n"
+		name, value, _ := strings.Cut(variable, "=")
+		text += "  export " + name + "='" + value + "'\n"
 	}
 	text += "\n  psql \"$DATABASE_URL\"\n" +
 		"  curl -H 'Content-Type: application/json' -d '{\"message\":{\"data\":\"'$(echo '{}' | base64)'\"}}' " + running.FunctionURL("Extract") + "\n\n"
