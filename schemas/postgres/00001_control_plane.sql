@@ -8,7 +8,8 @@ CREATE TABLE tidemark.sync_state (
     position     bigint      NOT NULL DEFAULT 0, -- of the newest committed batch: the second section of _version
     cursor       jsonb,                          -- what the capture method resumes from; null: nothing was read yet
     pending      jsonb,                          -- a finished stream whose commit is not yet known to have happened
-    fingerprint  text        NOT NULL DEFAULT '', -- of the columns the destination was last made to fit
+    fingerprint  text        NOT NULL DEFAULT '', -- of what the destination was last made to fit
+    basis        text        NOT NULL DEFAULT '', -- what the cursor is about: capture, key, and the very log it fills
     succeeded_at timestamptz,
     PRIMARY KEY (pipeline, tenant, table_name)
 );
@@ -59,7 +60,7 @@ CREATE TABLE tidemark.rejects (
     position    bigint      NOT NULL DEFAULT 0, -- the batch it was met in
     column_name text        NOT NULL DEFAULT '',
     reason      text        NOT NULL,
-    row         jsonb,
+    row         json, -- not jsonb, which refuses and changes some of what json holds
     rejected_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX rejects_by_name ON tidemark.rejects (kind, pipeline, tenant, name, position);

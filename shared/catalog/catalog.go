@@ -22,6 +22,9 @@ type Table struct {
 	Name    string
 	Columns []Column
 	Primary []string
+	oid     uint32
+	shape   string     // as the catalogue had it, see Unchanged
+	only    bool       // a plain table: what inherits from it is not part of it
 	uniques [][]string // columns of each unique index that holds for every row
 	leading []string   // first column of each usable btree index
 }
@@ -46,6 +49,29 @@ func (t *Table) SQLName() string { return Quote(t.Schema) + "." + Quote(t.Name) 
 // Index is the position of a column in Columns, -1 if there is none.
 func (t *Table) Index(column string) int {
 	return slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == column })
+}
+
+// Source is what to read the table's rows from. Tables that inherit from a plain
+// table are left out: its key does not hold for them.
+func (t *Table) Source() string {
+	if t.only {
+		return "ONLY " + t.SQLName()
+	}
+	return t.SQLName()
+}
+
+const shapeSQL = `
+	SELECT coalesce(string_agg(format('%s %s %s %s', attname, atttypid, atttypmod, attnotnull), ',' ORDER BY attnum), '')
+	  FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped`
+
+// Unchanged reports whether the table still has the columns it was described
+// with. It is sure only while tx holds a lock on the table.
+func (t *Table) Unchanged(ctx context.Context, tx pgx.Tx) (bool, error) {
+	var shape string
+	if err := tx.QueryRow(ctx, shapeSQL, t.oid).Scan(&shape); err != nil {
+		return false, fmt.Errorf("comparing the columns: %w", err)
+	}
+	return shape == t.shape, nil
 }
 
 // Column returns the column of that name, or nil.
@@ -77,14 +103,16 @@ func Describe(ctx context.Context, pool *pgxpool.Pool, schema, name string) (*Ta
 		if _, err := tx.Exec(ctx, `SET LOCAL search_path = pg_catalog`); err != nil {
 			return fmt.Errorf("preparing the catalogue read: %w", err)
 		}
-		oid, err := t.find(ctx, tx)
-		if err != nil {
+		if err := t.find(ctx, tx); err != nil {
 			return err
 		}
-		if err := t.readColumns(ctx, tx, oid); err != nil {
+		if err := tx.QueryRow(ctx, shapeSQL, t.oid).Scan(&t.shape); err != nil {
+			return fmt.Errorf("reading columns: %w", err)
+		}
+		if err := t.readColumns(ctx, tx); err != nil {
 			return err
 		}
-		return t.readIndexes(ctx, tx, oid)
+		return t.readIndexes(ctx, tx)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("describing %s.%s: %w", schema, name, err)
@@ -92,23 +120,23 @@ func Describe(ctx context.Context, pool *pgxpool.Pool, schema, name string) (*Ta
 	return t, nil
 }
 
-func (t *Table) find(ctx context.Context, tx pgx.Tx) (uint32, error) {
-	var oid uint32
+func (t *Table) find(ctx context.Context, tx pgx.Tx) error {
 	var kind string
 	err := tx.QueryRow(ctx, `
 		SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		 WHERE n.nspname = $1 AND c.relname = $2`, t.Schema, t.Name).Scan(&oid, &kind)
+		 WHERE n.nspname = $1 AND c.relname = $2`, t.Schema, t.Name).Scan(&t.oid, &kind)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return 0, fault.Fix(fmt.Errorf("table %s.%s does not exist", t.Schema, t.Name),
+		return fault.Fix(fmt.Errorf("table %s.%s does not exist", t.Schema, t.Name),
 			"create it, or correct the name or source.schema in the pipeline file")
 	case err != nil:
-		return 0, fmt.Errorf("looking it up: %w", err)
+		return fmt.Errorf("looking it up: %w", err)
 	case kind != "r" && kind != "p":
-		return 0, fault.Fix(fmt.Errorf("%s.%s is not a table", t.Schema, t.Name),
+		return fault.Fix(fmt.Errorf("%s.%s is not a table", t.Schema, t.Name),
 			"name the table underneath: a view or foreign table has no row versions to follow")
 	}
-	return oid, nil
+	t.only = kind == "r"
+	return nil
 }
 
 // The base of a domain is found by walking down; arrays show their element.
@@ -135,8 +163,8 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attndims
  WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum`
 
-func (t *Table) readColumns(ctx context.Context, tx pgx.Tx, oid uint32) error {
-	rows, err := tx.Query(ctx, columnsSQL, oid)
+func (t *Table) readColumns(ctx context.Context, tx pgx.Tx) error {
+	rows, err := tx.Query(ctx, columnsSQL, t.oid)
 	if err != nil {
 		return fmt.Errorf("reading columns: %w", err)
 	}
@@ -157,7 +185,7 @@ func (t *Table) readColumns(ctx context.Context, tx pgx.Tx, oid uint32) error {
 	return nil
 }
 
-func (t *Table) readIndexes(ctx context.Context, tx pgx.Tx, oid uint32) error {
+func (t *Table) readIndexes(ctx context.Context, tx pgx.Tx) error {
 	rows, err := tx.Query(ctx, `
 		SELECT i.indisprimary, i.indisunique AND i.indimmediate AND i.indpred IS NULL AND NOT 0 = ANY (i.indkey::int2[]),
 		       am.amname = 'btree' AND i.indpred IS NULL,
@@ -165,7 +193,7 @@ func (t *Table) readIndexes(ctx context.Context, tx pgx.Tx, oid uint32) error {
 		             LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 		             WHERE k.n <= i.indnkeyatts ORDER BY k.n)::text[]
 		  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
-		 WHERE i.indrelid = $1 AND i.indisvalid`, oid)
+		 WHERE i.indrelid = $1 AND i.indisvalid`, t.oid)
 	if err != nil {
 		return fmt.Errorf("reading indexes: %w", err)
 	}

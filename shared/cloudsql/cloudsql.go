@@ -22,12 +22,21 @@ type Config struct {
 	Name     string // DB_NAME
 }
 
-// MaxConnections is the connection budget of one function instance (I10).
-const MaxConnections = 10
+// Pool is a pool of connections to one database.
+type Pool = pgxpool.Pool
 
-// Open returns a pool that connects when it is first used, and a function that
-// closes it.
-func Open(ctx context.Context, c Config) (*pgxpool.Pool, func(), error) {
+// The connection budget of one function instance (I10). The control plane has
+// its own share: reads hold their connection for as long as they last, and the
+// renewal of a lease must never wait for one of them.
+const (
+	DataConnections    = 6
+	ControlConnections = 4
+)
+
+// Open returns a pool of at most so many connections, made when they are first
+// used, and a function that closes it. Dates, times and intervals are read and
+// written in UTC and ISO forms, whatever the server's settings.
+func Open(ctx context.Context, c Config, connections int32) (*Pool, func(), error) {
 	dsn := c.URL
 	if dsn == "" {
 		// The connector encrypts and authenticates by itself.
@@ -38,11 +47,15 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, func(), error) {
 		// The parser's error would repeat the URL, password included.
 		return nil, nil, fault.Fix(fmt.Errorf("the database URL cannot be read"), "write postgres://user:password@host:port/database")
 	}
-	config.MaxConns = MaxConnections
+	config.MaxConns = connections
 	config.MinConns = 0
 	config.MaxConnIdleTime = time.Minute
 	config.ConnConfig.ConnectTimeout = 10 * time.Second
-	config.ConnConfig.RuntimeParams["application_name"] = "tidemark"
+	for name, value := range map[string]string{
+		"application_name": "tidemark", "timezone": "UTC", "datestyle": "ISO, YMD", "intervalstyle": "iso_8601",
+	} {
+		config.ConnConfig.RuntimeParams[name] = value
+	}
 	closeDialer := func() {}
 	if c.URL == "" {
 		dialer, err := cloudsqlconn.NewDialer(context.WithoutCancel(ctx),

@@ -75,6 +75,7 @@ func (l *Lease) renew() {
 			return
 		case <-ticker.C:
 		}
+		asked := time.Now() // not when the answer came: the expiry counts from here
 		attempt, cancel := context.WithTimeout(l.ctx, l.ttl/4)
 		tag, err := l.store.pool.Exec(attempt, `
 			UPDATE tidemark.leases SET expires_at = clock_timestamp() + $3
@@ -87,7 +88,7 @@ func (l *Lease) renew() {
 		case err != nil:
 			slog.WarnContext(l.ctx, "renewing the lease", "unit", l.unit, "error", err)
 		default:
-			renewed = time.Now()
+			renewed = asked
 		}
 	}
 }

@@ -16,7 +16,8 @@ type State struct {
 	Position    int64           // of the newest committed batch, microseconds of the source's clock or later
 	Cursor      json.RawMessage // nil before the first batch
 	Pending     *Pending        // a batch whose commit is not known to have happened
-	Fingerprint string          // of the columns the destination was last made to fit
+	Fingerprint string          // of what the destination was last made to fit
+	Basis       string          // what the cursor is about
 	SucceededAt *time.Time
 }
 
@@ -46,10 +47,10 @@ type Reject struct {
 func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 	var st State
 	err := s.pool.QueryRow(ctx, `
-		SELECT generation, position, cursor, pending, fingerprint, succeeded_at
+		SELECT generation, position, cursor, pending, fingerprint, basis, succeeded_at
 		  FROM tidemark.sync_state WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
 		unit.Pipeline, unit.Tenant, unit.Table).
-		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.SucceededAt)
+		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Basis, &st.SucceededAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return State{Generation: 1}, nil
 	}
@@ -139,14 +140,35 @@ func (s *Store) Touch(ctx context.Context, l *Lease, unit Unit, cursor json.RawM
 	})
 }
 
-// SetFingerprint records the columns the destination was made to fit.
-func (s *Store) SetFingerprint(ctx context.Context, l *Lease, unit Unit, fingerprint string) error {
-	return l.write(ctx, "recording the schema", func(tx pgx.Tx) error {
+// Prepared records what the destination was made to fit and what the cursor is
+// about. Where the basis is another one than before, the cursor means nothing
+// any more: it is forgotten, and a new generation begins.
+func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, fingerprint, basis string) (State, error) {
+	err := l.write(ctx, "recording the schema", func(tx pgx.Tx) error {
 		if err := ensureState(ctx, tx, unit); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = $4
-			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, fingerprint)
+		if _, err := tx.Exec(ctx, `
+			UPDATE tidemark.sync_state SET generation = generation + 1, cursor = NULL, pending = NULL
+			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND basis NOT IN ('', $4)`,
+			unit.Pipeline, unit.Tenant, unit.Table, basis); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = $4, basis = $5
+			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, fingerprint, basis)
+		return err
+	})
+	if err != nil {
+		return State{}, err
+	}
+	return s.State(ctx, unit)
+}
+
+// Distrust has the next run look at the destination again.
+func (s *Store) Distrust(ctx context.Context, l *Lease, unit Unit) error {
+	return l.write(ctx, "distrusting the schema", func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = ''
+			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table)
 		return err
 	})
 }

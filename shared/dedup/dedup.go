@@ -11,9 +11,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/mapping"
@@ -27,7 +26,7 @@ import (
 type Runner struct {
 	tick.Dispatcher // publishes to the dedup topic
 
-	Source    *pgxpool.Pool
+	Source    *cloudsql.Pool
 	Control   *controlplane.Store
 	Warehouse *warehouse.Client
 }
@@ -40,6 +39,9 @@ const defaultMaxBytes = 1 << 40
 // with full all of every log. The error joins those of the tables that failed;
 // the others are done (I7).
 func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
+	if err := d.Refuse("Dedup", "sync", "dry_run"); err != nil {
+		return err
+	}
 	u, err := r.Dispatch(ctx, d.Message, due)
 	if err != nil || u == nil {
 		return err
@@ -82,7 +84,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	lease, err := r.Control.Acquire(ctx, "dedup", unit, controlplane.DefaultTTL)
 	if errors.Is(err, controlplane.ErrHeld) {
 		slog.InfoContext(ctx, "skipped: another run holds the lease")
-		return r.Control.RecordRun(ctx, controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()})
+		return errors.Join(d.Skipped(err), r.Control.RecordRun(ctx, controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()}))
 	}
 	if err != nil {
 		return err

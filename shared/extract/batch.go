@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
@@ -36,6 +38,7 @@ func (w *work) batch(ctx context.Context, capture *source.Watermark, target *war
 	}
 	defer read.Close(ctx)
 	if read.Unchanged() {
+		read.Close(ctx) // its connection first: never wait for a second one
 		return false, w.Control.Touch(ctx, w.lease, w.unit, w.state.Cursor)
 	}
 	b := &batch{work: w, target: target, read: read, capture: capture, position: max(w.state.Position+1, read.At().UnixMicro())}
@@ -50,6 +53,7 @@ func (w *work) batch(ctx context.Context, capture *source.Watermark, target *war
 	}
 	if b.rows.Rows()+b.rows.Rejected() == 0 {
 		w.state.Cursor = cursor
+		read.Close(ctx)
 		return after.More, w.Control.Touch(ctx, w.lease, w.unit, cursor)
 	}
 	return after.More, b.commit(ctx, cursor)
@@ -125,6 +129,10 @@ func (b *batch) fill(ctx context.Context) (*source.Position, error) {
 func (b *batch) append(ctx context.Context, full *rowwire.Batch) (*rowwire.Batch, error) {
 	if b.stream == nil {
 		stream, err := b.Warehouse.NewStream(ctx, b.target)
+		if fault.GRPCCode(err) == codes.NotFound {
+			// The log was dropped, or is too new to be known everywhere.
+			return nil, &fault.Error{Class: fault.Transient, Remedy: "the next run makes the log table anew", Err: errors.Join(err, b.Control.Distrust(ctx, b.lease, b.unit))}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +216,7 @@ func (b *batch) wholeRows(ctx context.Context) ([]controlplane.Reject, error) {
 		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row})
 	}
 	if len(out) > 0 {
-		slog.WarnContext(ctx, "rows rejected; see tidemark.rejects", "rows", len(out), "column", out[0].Column, "reason", out[0].Reason)
+		slog.WarnContext(ctx, "rows rejected; see tidemark.rejects", "rows", len(out), "column", out[0].Column)
 	}
 	return out, nil
 }

@@ -16,10 +16,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/mapping"
@@ -34,7 +34,7 @@ import (
 type Runner struct {
 	tick.Dispatcher // publishes to the extract topic
 
-	Source    *pgxpool.Pool
+	Source    *cloudsql.Pool
 	Control   *controlplane.Store
 	Warehouse *warehouse.Client
 	// LeaseTTL is how long a killed run blocks its table; 0 means
@@ -50,6 +50,9 @@ const tablesAtOnce = 4
 // for several units, a message to each. The error joins those of the tables
 // that failed; the others are done (I7).
 func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
+	if err := d.Refuse("Extract", "sync", "full", "dry_run"); err != nil {
+		return err
+	}
 	if d.Table != "" && !r.knows(d.Message) {
 		return tick.Unknown("table", d.Table, r.tableNames())
 	}
@@ -110,7 +113,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	lease, err := r.Control.Acquire(ctx, "extract", unit, r.leaseTTL())
 	if errors.Is(err, controlplane.ErrHeld) {
 		slog.InfoContext(ctx, "skipped: another run holds the lease")
-		return r.Control.RecordRun(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()})
+		return errors.Join(d.Skipped(err), r.Control.RecordRun(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()}))
 	}
 	if err != nil {
 		return err
@@ -204,10 +207,10 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := w.resolve(ctx, target); err != nil {
+	if err := w.prepare(ctx, table, capture, target); err != nil {
 		return false, err
 	}
-	if err := w.prepare(ctx, table, target); err != nil {
+	if err := w.resolve(ctx, target); err != nil {
 		return false, err
 	}
 	for {
@@ -244,8 +247,8 @@ func (w *work) capture(table *catalog.Table) (*source.Watermark, error) {
 
 // prepare makes the destination fit when the source has changed shape, and only
 // then: an idle tick makes no call to BigQuery.
-func (w *work) prepare(ctx context.Context, table *catalog.Table, target *warehouse.Table) error {
-	fingerprint := mapping.Fingerprint(table, target)
+func (w *work) prepare(ctx context.Context, table *catalog.Table, capture *source.Watermark, target *warehouse.Table) error {
+	fingerprint := mapping.Fingerprint(table, target, capture.Basis())
 	if w.state.Fingerprint == fingerprint {
 		w.warnings = nil // they were given when the shape was new
 		return nil
@@ -253,10 +256,18 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table, target *wareho
 	for _, warning := range w.warnings {
 		slog.WarnContext(ctx, warning)
 	}
-	if err := w.Warehouse.Ensure(ctx, target); err != nil {
+	identity, err := w.Warehouse.Ensure(ctx, target)
+	if err != nil {
 		return err
 	}
-	return w.Control.SetFingerprint(ctx, w.lease, w.unit, fingerprint)
+	before := w.state.Generation
+	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, fingerprint, capture.Basis()+" into "+identity); err != nil {
+		return err
+	}
+	if w.state.Generation != before {
+		slog.WarnContext(ctx, "the table is loaded anew: its cursor, key or destination is another one", "generation", w.state.Generation)
+	}
+	return nil
 }
 
 // resolve settles a batch that was saved before its commit and whose run died

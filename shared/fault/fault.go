@@ -160,6 +160,26 @@ func classifyGRPC(code codes.Code) (Class, string) {
 	}
 }
 
+// Reason classifies an error that BigQuery answered for a job, by its reason.
+// (https://docs.cloud.google.com/bigquery/docs/error-messages)
+func Reason(reason string, err error) error {
+	e := &Error{Class: Permanent, Err: err}
+	switch reason {
+	case "backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded", "quotaExceeded",
+		"rateLimitExceeded", "stopped", "tableUnavailable", "timeout":
+		e.Class = Transient
+	case "accessDenied":
+		e.Remedy = "grant the function's service account access to the dataset"
+	case "bytesBilledLimitExceeded":
+		e.Remedy = "raise the limit of bytes, or narrow what is read"
+	case "invalidQuery", "invalid":
+		e.Remedy = "correct the query"
+	case "notFound":
+		e.Remedy = "create what is missing, or correct its name in the pipeline file"
+	}
+	return e
+}
+
 // SQLState returns the code of a Postgres error, or "".
 func SQLState(err error) string {
 	var pg sqlState

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
@@ -33,11 +31,12 @@ type Instance struct {
 type Connections struct {
 	Config
 
-	Source    *pgxpool.Pool
+	Source    *cloudsql.Pool
 	Control   *controlplane.Store
 	Warehouse *warehouse.Client
 
 	publisher *tick.Publisher
+	close     func() // of the pools
 }
 
 // Dispatcher returns the dispatcher of the function that reads topic.
@@ -162,22 +161,25 @@ func (i *Instance) connect(ctx context.Context) (*Connections, error) {
 func Connect(ctx context.Context, config Config) (*Connections, error) {
 	c := &Connections{Config: config, Warehouse: warehouse.NewClient(config.Warehouse), publisher: tick.NewPublisher(config.Warehouse.Project)}
 	var err error
-	var closeSource, closeControl func()
-	if c.Source, closeSource, err = cloudsql.Open(ctx, config.Source); err != nil {
+	var closeSource func()
+	if c.Source, closeSource, err = cloudsql.Open(ctx, config.Source, cloudsql.DataConnections); err != nil {
 		return nil, fmt.Errorf("opening the source: %w", err)
 	}
-	control := c.Source
-	closeControl = func() {}
-	if config.Control != config.Source {
-		if control, closeControl, err = cloudsql.Open(ctx, config.Control); err != nil {
-			closeSource()
-			return nil, fmt.Errorf("opening the control plane: %w", err)
-		}
-	}
-	if c.Control, err = controlplane.Open(ctx, control); err != nil {
-		closeControl()
+	control, closeControl, err := cloudsql.Open(ctx, config.Control, cloudsql.ControlConnections)
+	if err != nil {
 		closeSource()
+		return nil, fmt.Errorf("opening the control plane: %w", err)
+	}
+	c.close = func() { closeControl(); closeSource() }
+	if c.Control, err = controlplane.Open(ctx, control); err != nil {
+		c.close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// Close closes every connection.
+func (c *Connections) Close() error {
+	c.close()
+	return errors.Join(c.Warehouse.Close(), c.publisher.Close())
 }

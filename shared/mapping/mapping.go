@@ -31,7 +31,8 @@ func Destination(spec *pipeline.Table, dataset string, table *catalog.Table, key
 
 // Fingerprint changes when the destination has to be looked at again: the
 // source's columns or what is declared of the table are no longer the same.
-func Fingerprint(table *catalog.Table, t *warehouse.Table) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%q|%v|%q|%t", table.Fingerprint(), t.Dataset, t.Key, t.Partition, t.ClusterBy, t.HideDeleted))
+// basis is what the cursor is about.
+func Fingerprint(table *catalog.Table, t *warehouse.Table, basis string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%q|%v|%q|%t|%s", table.Fingerprint(), t.Dataset, t.Key, t.Partition, t.ClusterBy, t.HideDeleted, basis))
 	return hex.EncodeToString(sum[:])
 }

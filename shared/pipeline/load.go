@@ -33,6 +33,7 @@ func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
 		out      []Pipeline
 		problems Problems
 		declared = map[string]string{}
+		landed   = map[string]string{}
 	)
 	for _, name := range names {
 		text, err := fs.ReadFile(files, name)
@@ -44,6 +45,7 @@ func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
 			found = append(found, Problem{name, 1, fmt.Sprintf("pipeline %q is also declared in %s", p.Name, other), "give each file its own name"})
 		}
 		declared[p.Name] = name
+		found = append(found, p.collisions(landed)...)
 		problems = append(problems, found...)
 		out = append(out, p)
 	}
@@ -51,6 +53,22 @@ func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
 		return nil, problems.sorted()
 	}
 	return out, nil
+}
+
+// collisions are the tables that would land where another pipeline's do.
+func (p *Pipeline) collisions(landed map[string]string) Problems {
+	var problems Problems
+	for _, t := range p.Tables {
+		where := p.Dataset + "." + t.Name
+		if p.Tenants != nil {
+			where = p.Tenants.Dataset + "." + t.Name
+		}
+		if other, taken := landed[where]; taken && other != p.Name {
+			problems = append(problems, Problem{p.File, t.Line, fmt.Sprintf("%s is also where pipeline %q lands", where, other), "give one of them another dataset"})
+		}
+		landed[where] = p.Name
+	}
+	return problems
 }
 
 func compile(text []byte) (*jsonschema.Schema, error) {
@@ -91,7 +109,7 @@ type document struct {
 		Key     []string `json:"key"`
 		Capture struct {
 			Cursor   string `json:"cursor"`
-			Lookback string `json:"lookback"`
+			Lookback any    `json:"lookback"`
 		} `json:"capture"`
 		PartitionBy *PartitionBy `json:"partition_by"`
 		ClusterBy   []string     `json:"cluster_by"`
@@ -130,7 +148,8 @@ type options struct {
 const (
 	defaultEvery            = "1m"
 	defaultBatchRows        = 500_000
-	defaultLookback         = "10m"
+	defaultLookback         = 10 * time.Minute
+	defaultLookbackCount    = 10_000
 	defaultMaxBytes         = 1 << 40
 	defaultBatchSize        = 1000
 	defaultLockTimeout      = "2s"
@@ -267,7 +286,7 @@ func (r *reader) pipeline(doc document) Pipeline {
 		table := Table{
 			Name: t.Name, Key: t.Key, Cursor: t.Capture.Cursor,
 			Every:     r.cadence(at+"/every", cmp.Or(t.Every, doc.Defaults.Every, defaultEvery)),
-			Lookback:  r.duration(at+"/capture/lookback", cmp.Or(t.Capture.Lookback, defaultLookback)),
+			Lookback:  r.lookback(at+"/capture/lookback", t.Capture.Lookback),
 			Write:     cmp.Or(t.Write, doc.Defaults.Write, WriteAppend),
 			Deletes:   cmp.Or(t.Deletes, doc.Defaults.Deletes, DeletesSoft),
 			BatchRows: cmp.Or(t.BatchRows, doc.Defaults.BatchRows, defaultBatchRows),
@@ -336,6 +355,17 @@ func (r *reader) mapping(at string, m map[string]string, taken map[string]string
 		taken[x.To] = x.From
 	}
 	return out
+}
+
+func (r *reader) lookback(at string, value any) Lookback {
+	back := Lookback{defaultLookback, defaultLookbackCount}
+	switch v := value.(type) {
+	case string:
+		back.Time = r.duration(at, v)
+	case float64:
+		back.Count = int64(v)
+	}
+	return back
 }
 
 func (r *reader) duration(at, text string) time.Duration {

@@ -4,6 +4,7 @@
 package pipeline
 
 import (
+	"regexp"
 	"strings"
 	"time"
 )
@@ -27,6 +28,20 @@ type Tenants struct {
 	Dataset string // template, for example org_{slug}
 }
 
+// datasetName is what BigQuery allows for a dataset.
+var datasetName = regexp.MustCompile(`^[A-Za-z0-9_]{1,1000}$`)
+
+// Names reports whether dataset, filled in from values, is a name that BigQuery
+// allows and that the tenant's own values made: none it uses is empty.
+func (t *Tenants) Names(dataset string, values map[string]string) bool {
+	for name, value := range values {
+		if value == "" && strings.Contains(t.Dataset, "{"+name+"}") {
+			return false
+		}
+	}
+	return datasetName.MatchString(dataset)
+}
+
 // Write says how rows land in BigQuery.
 type Write string
 
@@ -48,7 +63,7 @@ type Table struct {
 	Name        string
 	Key         []string // empty: the primary key of the catalogue
 	Cursor      string   // watermark column
-	Lookback    time.Duration
+	Lookback    Lookback
 	Every       Cadence
 	Write       Write
 	Deletes     Deletes
@@ -56,6 +71,13 @@ type Table struct {
 	PartitionBy *PartitionBy
 	ClusterBy   []string
 	Line        int // in the pipeline file
+}
+
+// Lookback is how far behind what was already seen a transaction may still
+// write: in time for columns of dates and times, in numbers for counters.
+type Lookback struct {
+	Time  time.Duration
+	Count int64
 }
 
 // PartitionBy is how T_log is partitioned at creation.

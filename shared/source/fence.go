@@ -18,9 +18,8 @@ import (
 // the ids that really were visible above the oldest running transaction; they
 // are consulted only when one of the running ones has ended.
 type Fence struct {
-	Snapshot string   `json:"snapshot"`            // pg_current_snapshot() of the read: xmin:xmax:running,..
-	Seen     []uint64 `json:"seen,omitempty"`      // ids >= SeenFrom that were visible in the look-back, ascending
-	SeenFrom uint64   `json:"seen_from,omitempty"` // below it Seen was cut short
+	Snapshot string   `json:"snapshot"`       // pg_current_snapshot() of the read: xmin:xmax:running,..
+	Seen     []uint64 `json:"seen,omitempty"` // ids from the oldest running one up that were visible in the look-back, ascending
 
 	// Floor is the lowest cursor value that a transaction begun after the read
 	// can write; nil: unknown. Pins are those for transactions open at the read.
@@ -35,8 +34,15 @@ type Pin struct {
 	Open  []string `json:"open"`  // virtual transaction ids
 }
 
-// seenLimit bounds Fence.Seen. Beyond it, rows committed while a transaction
-// stayed open are sent once more when it ends; none is lost.
+// Open is a transaction open at a read: Floor is the lowest cursor value it can
+// write, where its start is known.
+type Open struct {
+	ID    string
+	Floor *int64
+}
+
+// seenLimit bounds Fence.Seen to the newest. Beyond it, rows committed while a
+// transaction stayed open are sent once more when it ends; none is lost.
 const seenLimit = 20_000
 
 // snapshot is a parsed pg_snapshot.
@@ -91,6 +97,11 @@ func (f *Fence) since(now snapshot) (unseen, error) {
 	if err != nil {
 		return unseen{}, err
 	}
+	if now.xmax < then.xmax {
+		// Ids go backwards only on another server, as after a restore: what the
+		// fence knows is of no use, and the whole look-back is sent again.
+		return unseen{}, nil
+	}
 	u := unseen{From: then.xmax, Running: then.running}
 	for _, x := range then.running { // ascending
 		if now.ended(x) {
@@ -118,7 +129,7 @@ func (f *Fence) lower() *int64 {
 
 // next is the fence of a read that found the given transactions open and whose
 // own floor is floor. previous is nil for a first read.
-func next(previous *Fence, open []string, snapshot string, floor *int64) *Fence {
+func next(previous *Fence, open []Open, snapshot string, floor *int64) *Fence {
 	f := &Fence{Snapshot: snapshot, Floor: floor}
 	known := map[string]bool{}
 	var before *int64 // what a transaction begun since the previous read can write
@@ -127,7 +138,7 @@ func next(previous *Fence, open []string, snapshot string, floor *int64) *Fence 
 		for _, p := range previous.Pins {
 			var still []string
 			for _, id := range p.Open {
-				if slices.Contains(open, id) {
+				if slices.ContainsFunc(open, func(o Open) bool { return o.ID == id }) {
 					still = append(still, id)
 					known[id] = true
 				}
@@ -138,9 +149,13 @@ func next(previous *Fence, open []string, snapshot string, floor *int64) *Fence 
 		}
 	}
 	var fresh []string
-	for _, id := range open {
-		if !known[id] {
-			fresh = append(fresh, id)
+	for _, o := range open {
+		switch {
+		case known[o.ID]:
+		case o.Floor != nil && (before == nil || *o.Floor > *before):
+			f.Pins = append(f.Pins, Pin{o.Floor, []string{o.ID}})
+		default:
+			fresh = append(fresh, o.ID)
 		}
 	}
 	if len(fresh) > 0 {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
 
 // Watermark finds inserts and updates of one table by a cursor column that
@@ -28,7 +29,7 @@ type Watermark struct {
 	Table    *catalog.Table
 	Cursor   string
 	Key      []string
-	Lookback time.Duration
+	Lookback pipeline.Lookback
 	Limit    int
 	Filter   *Filter // nil: every row
 
@@ -102,6 +103,10 @@ func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 		}
 	}
 	columns := strings.Join(catalog.QuoteAll(names), ", ")
+	if w.family == civil {
+		warnings = append(warnings, fmt.Sprintf("cursor column %s of %s has no time zone, so the last day is looked through every time: make it timestamptz",
+			w.Cursor, t.Name))
+	}
 	if !t.Leads(w.Cursor) {
 		warnings = append(warnings, fmt.Sprintf("cursor column %s of %s has no index, so every look reads the whole table: CREATE INDEX CONCURRENTLY ON %s (%s)",
 			w.Cursor, t.Name, t.SQLName(), columns))
@@ -122,7 +127,7 @@ type Read struct {
 	previous *Position
 	now      snapshot
 	text     string // of now
-	open     []string
+	open     []Open
 	at       time.Time
 	late     string // COPY of rows behind the cursor, "" for none
 	fresh    string // COPY of rows past it
@@ -131,6 +136,17 @@ type Read struct {
 // ErrStandby says that the server is a hot standby, whose snapshots do not
 // list running transactions.
 var ErrStandby = errors.New("the source is a standby server")
+
+// Basis says what a position of this reading is about: with another cursor, key
+// or type of theirs it would mean something else.
+func (w *Watermark) Basis() string {
+	var b strings.Builder
+	b.WriteString("watermark")
+	for _, at := range w.keyset {
+		fmt.Fprintf(&b, " %s %s", catalog.Quote(w.Table.Columns[at].Name), w.Table.Columns[at].Type)
+	}
+	return b.String()
+}
 
 // Begin opens a snapshot and prepares the read from position, nil for a first
 // sight. It changes nothing, and no call outlasts the server-side timeouts it
@@ -163,7 +179,33 @@ func (r *Read) begin(ctx context.Context) error {
 	if r.now, err = parseSnapshot(r.text); err != nil {
 		return err
 	}
+	if err := r.hold(ctx); err != nil {
+		return err
+	}
 	return r.prepare(ctx)
+}
+
+// ErrChanged says that the table was altered after it was described.
+var ErrChanged = errors.New("the table was altered meanwhile")
+
+// hold keeps the table from being altered while it is read, and makes sure that
+// it still is what was described: bytes of another type of the same width would
+// be taken for values (I3).
+func (r *Read) hold(ctx context.Context) error {
+	if _, err := r.tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+		return fmt.Errorf("preparing the session: %w", err)
+	}
+	if _, err := r.tx.Exec(ctx, "LOCK TABLE "+r.w.Table.Source()+" IN ACCESS SHARE MODE"); err != nil {
+		return fmt.Errorf("holding the table: %w", err)
+	}
+	same, err := r.w.Table.Unchanged(ctx, r.tx)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return &fault.Error{Class: fault.Transient, Remedy: "the next run reads it as it is then", Err: ErrChanged}
+	}
+	return nil
 }
 
 // observe notes the clock and the open transactions, before the snapshot is
@@ -178,11 +220,22 @@ func (r *Read) observe(ctx context.Context) error {
 	if standby {
 		return fault.Fix(ErrStandby, "point DATABASE_URL or CLOUD_SQL_INSTANCE at the primary")
 	}
-	err := r.conn.QueryRow(ctx, `
-		SELECT coalesce(array_agg(DISTINCT virtualtransaction), '{}') FROM pg_locks
-		 WHERE locktype IN ('virtualxid', 'transactionid') AND mode = 'ExclusiveLock' AND granted
-		   AND pid IS DISTINCT FROM pg_backend_pid()`).Scan(&r.open)
+	// Other roles' start times show only with pg_read_all_stats; without it a
+	// transaction open at the first sight holds the look-back at the beginning.
+	rows, err := r.conn.Query(ctx, `
+		SELECT l.virtualtransaction, min(a.xact_start) FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		 WHERE l.locktype IN ('virtualxid', 'transactionid') AND l.mode = 'ExclusiveLock' AND l.granted
+		   AND l.pid IS DISTINCT FROM pg_backend_pid()
+		 GROUP BY l.virtualtransaction`)
 	if err != nil {
+		return fmt.Errorf("reading open transactions: %w", err)
+	}
+	var id string
+	var began *time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&id, &began}, func() error {
+		r.open = append(r.open, Open{ID: id, Floor: r.w.startFloor(began)})
+		return nil
+	}); err != nil {
 		return fmt.Errorf("reading open transactions: %w", err)
 	}
 	return nil
@@ -203,7 +256,8 @@ const settings = `
 	       set_config('search_path', quote_ident($1) || ', public', true),
 	       set_config('max_parallel_workers_per_gather', '0', true),
 	       set_config('lock_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '60s', true),
-	       set_config('statement_timeout', $2, true)`
+	       set_config('statement_timeout', $2, true),
+	       set_config('row_security', 'off', true)` // rows hidden by a policy would be lost in silence: it is an error instead
 
 // longestStatement is the bound of one statement where the context sets none.
 const longestStatement = 9 * time.Minute
@@ -231,7 +285,7 @@ func (r *Read) prepare(ctx context.Context) error {
 	for i, c := range r.w.Table.Columns {
 		list[i] = c.Expr
 	}
-	selected := "SELECT " + strings.Join(list, ", ") + " FROM " + r.w.Table.SQLName()
+	selected := "SELECT " + strings.Join(list, ", ") + " FROM " + r.w.Table.Source()
 	p := r.previous
 	var past string
 	if p != nil && p.Cursor != nil {
@@ -254,6 +308,9 @@ func (r *Read) prepareLate(ctx context.Context, selected string) error {
 		if !cursor.NotNull { // a first sight takes the rows without a cursor value too
 			r.late = copySQL(selected + " WHERE " + catalog.Quote(r.w.Cursor) + " IS NULL" + r.w.filterSQL())
 		}
+		return nil
+	}
+	if p.postponed() {
 		return nil
 	}
 	u, err := p.Fence.since(r.now)
@@ -279,6 +336,14 @@ func (r *Read) prepareLate(ctx context.Context, selected string) error {
 		r.late = copySQL(strings.Join(branches, " UNION ALL "))
 	}
 	return nil
+}
+
+// postponed says that late rows are looked for only when the drain is through:
+// while the look-back has no lower bound, each look would read all that was
+// drained so far. The fence stays where it was, so that none is lost; a row that
+// was drained after the fence was set may come once more.
+func (p *Position) postponed() bool {
+	return p.More && p.Cursor != nil && p.Fence.lower() == nil
 }
 
 func copySQL(query string) string { return "COPY (" + query + ") TO STDOUT (FORMAT binary)" }
@@ -430,6 +495,10 @@ func (r *Read) Next(ctx context.Context, last [][]byte, more bool) (*Position, e
 	if r.previous != nil {
 		before = r.previous.Fence
 	}
+	if r.previous != nil && r.previous.postponed() {
+		p.Fence = before
+		return p, nil
+	}
 	p.Fence = next(before, r.open, r.text, r.w.floor(r.at, p))
 	if err := r.see(ctx, p); err != nil {
 		return nil, err
@@ -441,19 +510,41 @@ func (r *Read) Next(ctx context.Context, last [][]byte, more bool) (*Position, e
 // of the application may lag by the look-back. Counters only grow.
 func (w *Watermark) floor(at time.Time, p *Position) *int64 {
 	if w.family == counter {
-		if p.Cursor == nil {
+		if p.Cursor == nil || p.At < math.MinInt64+w.Lookback.Count {
 			return nil
 		}
-		return &p.At
+		low := p.At - w.Lookback.Count
+		return &low
 	}
-	low := at.UnixMicro()
-	if p.Cursor != nil {
-		low = min(low, p.At)
+	clock, seen := at, time.UnixMicro(max(p.At, yearOne))
+	if w.family != instant {
+		// Without a zone nobody knows which clock is meant: it may be 12 hours
+		// behind UTC, and be put back for winter.
+		clock, seen = clock.Add(-12*time.Hour), seen.Add(-2*time.Hour)
 	}
+	if p.Cursor == nil || clock.Before(seen) {
+		seen = clock
+	}
+	return w.back(seen)
+}
+
+// startFloor is the lowest value a transaction that began then can write; nil
+// if that cannot be told.
+func (w *Watermark) startFloor(began *time.Time) *int64 {
+	if began == nil || w.family == counter {
+		return nil
+	}
+	if w.family != instant {
+		return w.back(began.Add(-14 * time.Hour))
+	}
+	return w.back(*began)
+}
+
+func (w *Watermark) back(from time.Time) *int64 {
+	low := from.Add(-w.Lookback.Time).UnixMicro()
 	if low < yearOne {
 		return nil
 	}
-	low -= w.Lookback.Microseconds()
 	return &low
 }
 
@@ -482,7 +573,7 @@ func (r *Read) see(ctx context.Context, p *Position) error {
 	}
 	x := r.wideXmin()
 	rows, err := r.tx.Query(ctx, fmt.Sprintf("SELECT DISTINCT %s FROM %s WHERE (%s) AND %s >= %d%s ORDER BY 1 DESC LIMIT %d",
-		x, r.w.Table.SQLName(), strings.Join(branches, " OR "), x, r.now.xmin, r.w.filterSQL(), seenLimit+1))
+		x, r.w.Table.Source(), strings.Join(branches, " OR "), x, r.now.xmin, r.w.filterSQL(), seenLimit+1))
 	if err != nil {
 		return fmt.Errorf("reading visible transactions: %w", err)
 	}
@@ -492,7 +583,6 @@ func (r *Read) see(ctx context.Context, p *Position) error {
 	}
 	if len(seen) > seenLimit {
 		seen = seen[:seenLimit]
-		p.Fence.SeenFrom = seen[seenLimit-1]
 	}
 	slices.Reverse(seen)
 	p.Fence.Seen = seen
@@ -545,7 +635,8 @@ func (r *Read) Row(ctx context.Context, key [][]byte) (json.RawMessage, error) {
 	for i, at := range r.w.key {
 		conditions[i] = fmt.Sprintf("%s = $%d", r.w.Table.Columns[at].Expr, i+1)
 	}
-	sql := "SELECT to_jsonb(t) FROM " + r.w.Table.SQLName() + " AS t WHERE " + strings.Join(conditions, " AND ")
+	// Not to_jsonb: it refuses what may be the very reason of the rejection.
+	sql := "SELECT row_to_json(t) FROM " + r.w.Table.Source() + " AS t WHERE " + strings.Join(conditions, " AND ")
 	result := r.conn.Conn().PgConn().ExecParams(ctx, sql, key, oids, formats, nil).Read()
 	if result.Err != nil {
 		return nil, fmt.Errorf("reading a rejected row: %w", result.Err)

@@ -37,10 +37,13 @@ type Delivery struct {
 	Data      []byte    // as it came
 }
 
-// MaxAge is how old a tick may be and still be served: an older one is
-// acknowledged and dropped, since the next does its work. An operator's own
-// run is never too old.
-const MaxAge = 10 * time.Minute
+// How old a tick may be and still be served: as long as its interval, and ten
+// minutes at least. An older one is acknowledged and dropped, since the next
+// does its work. An operator's own run is never too old.
+const (
+	minAge  = 10 * time.Minute
+	cronAge = 24 * time.Hour // of a cron expression, whose interval is nobody's guess
+)
 
 const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table":"orders"}; fields: cadence, pipeline, tenant, table, sync, full, dry_run`
 
@@ -89,7 +92,42 @@ func Parse(data []byte) (Message, error) {
 	return m, nil
 }
 
-// Stale reports whether the delivery is a tick older than MaxAge.
+// Stale reports whether the delivery is a tick whose work the next one does.
 func (d Delivery) Stale(now time.Time) bool {
-	return d.Cadence != "" && !d.Published.IsZero() && now.Sub(d.Published) > MaxAge
+	if d.Cadence == "" || d.Published.IsZero() {
+		return false
+	}
+	limit := cronAge
+	if interval, ok := d.Cadence.Interval(); ok {
+		limit = max(minAge, interval)
+	}
+	return now.Sub(d.Published) > limit
+}
+
+// soon is the longest interval whose next tick is worth waiting for.
+const soon = 5 * time.Minute
+
+// Skipped is the answer to a delivery whose work another run holds: nil where
+// the next tick comes soon or an operator asked, else cause as a transient
+// error, so that a nightly run whose first attempt was killed is not put off by
+// that attempt's own lease until the next night.
+func (d Delivery) Skipped(cause error) error {
+	interval, ok := d.Cadence.Interval()
+	if d.Cadence == "" || ok && interval <= soon {
+		return nil
+	}
+	return fault.Recorded(&fault.Error{Class: fault.Transient, Err: cause})
+}
+
+// Refuse is a permanent error if the message has a field, of those named by
+// their JSON keys, that the function does not serve: to ignore it would do
+// something else than was asked.
+func (m Message) Refuse(function string, fields ...string) error {
+	set := map[string]bool{"table": m.Table != "", "sync": m.Sync != "", "full": m.Full, "dry_run": m.DryRun}
+	for _, field := range fields {
+		if set[field] {
+			return fault.Fix(fmt.Errorf("%s does not serve the field %q", function, field), "send the message without it")
+		}
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package tick
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,20 +50,21 @@ type Dispatcher struct {
 
 // Dispatch returns the unit to work on, or nil when there is none: nothing is
 // due, or the message stood for several units and each got its own. due says
-// whether a pipeline has work for the message.
+// whether a pipeline has work for the message. The error joins those of
+// pipelines and tenants that could not be told; the others are dispatched (I7).
 func (d *Dispatcher) Dispatch(ctx context.Context, m Message, due func(*pipeline.Pipeline, Message) bool) (*Unit, error) {
 	units, err := d.expand(ctx, m, due)
-	switch {
-	case err != nil || len(units) == 0:
-		return nil, err
-	case len(units) == 1:
+	if len(units) == 1 && err == nil {
 		return &units[0], nil
+	}
+	if len(units) == 0 {
+		return nil, err
 	}
 	messages := make([]Message, len(units))
 	for i, u := range units {
 		messages[i] = u.Message(m)
 	}
-	return nil, d.Publish(ctx, messages...)
+	return nil, errors.Join(err, d.Publish(ctx, messages...))
 }
 
 // expand lists the units. A name that does not exist is a permanent error that
@@ -70,6 +72,7 @@ func (d *Dispatcher) Dispatch(ctx context.Context, m Message, due func(*pipeline
 func (d *Dispatcher) expand(ctx context.Context, m Message, due func(*pipeline.Pipeline, Message) bool) ([]Unit, error) {
 	var units []Unit
 	var names []string
+	var errs []error
 	for i := range d.Pipelines {
 		p := &d.Pipelines[i]
 		names = append(names, p.Name)
@@ -78,19 +81,21 @@ func (d *Dispatcher) expand(ctx context.Context, m Message, due func(*pipeline.P
 		}
 		own, err := d.ofPipeline(ctx, p, m.Tenant)
 		if err != nil {
-			return nil, err
+			errs = append(errs, fmt.Errorf("listing the tenants of %s: %w", p.Name, err))
 		}
 		units = append(units, own...)
 	}
 	switch {
 	case m.Pipeline != "" && !slices.Contains(names, m.Pipeline):
 		return nil, Unknown("pipeline", m.Pipeline, names)
-	case m.Tenant != "" && len(units) == 0:
+	case m.Tenant != "" && len(units) == 0 && len(errs) == 0:
 		return nil, fault.Fix(fmt.Errorf("there is no tenant %q with work to do", m.Tenant), "name a value of the first column of tenants.query")
 	}
-	return units, nil
+	return units, errors.Join(errs...)
 }
 
+// ofPipeline are the units of one pipeline: those of its tenants that have a
+// dataset of their own. The others are refused, each with the reason (I8).
 func (d *Dispatcher) ofPipeline(ctx context.Context, p *pipeline.Pipeline, tenant string) ([]Unit, error) {
 	if p.Tenants == nil {
 		if tenant != "" {
@@ -100,15 +105,34 @@ func (d *Dispatcher) ofPipeline(ctx context.Context, p *pipeline.Pipeline, tenan
 	}
 	all, err := d.Tenants(ctx, p.Tenants.Query)
 	if err != nil {
-		return nil, fmt.Errorf("listing the tenants of %s: %w", p.Name, err)
+		return nil, err
+	}
+	ids, datasets := map[string]int{}, map[string]int{}
+	for _, t := range all {
+		ids[t.ID]++
+		datasets[Unit{p, t}.Dataset()]++
 	}
 	var units []Unit
+	var errs []error
 	for _, t := range all {
-		if tenant == "" || t.ID == tenant {
-			units = append(units, Unit{Pipeline: p, Tenant: t})
+		if tenant != "" && t.ID != tenant {
+			continue
 		}
+		u := Unit{p, t}
+		switch dataset := u.Dataset(); {
+		case ids[t.ID] > 1:
+			err = fmt.Errorf("tenant %q comes more than once", t.ID)
+		case datasets[dataset] > 1:
+			err = fmt.Errorf("tenant %q shares the dataset %q with another", t.ID, dataset)
+		case !p.Tenants.Names(dataset, t.Values):
+			err = fmt.Errorf("tenant %q has no name for a dataset: %q", t.ID, dataset)
+		default:
+			units = append(units, u)
+			continue
+		}
+		errs = append(errs, fault.Fix(err, "have tenants.query return each tenant once, with letters, digits and underscores for its dataset"))
 	}
-	return units, nil
+	return units, errors.Join(errs...)
 }
 
 // Unknown is the error for a table or sync that a message names and no

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"time"
 
@@ -291,7 +292,11 @@ func (c *Client) Committed(ctx context.Context, t *Table, stream, versionPrefix 
 	q := rest.Query(fmt.Sprintf("SELECT EXISTS (SELECT 1 FROM %s WHERE STARTS_WITH(%s, @prefix))", c.path(t.Dataset, t.LogName()), quote(VersionColumn)))
 	q.Parameters = []bigquery.QueryParameter{{Name: "prefix", Value: versionPrefix}}
 	var found bool
-	if err := queryRow(ctx, q, &found); err != nil {
+	err = queryRow(ctx, q, &found)
+	if fault.HTTPStatus(err) == http.StatusNotFound {
+		return false, nil // nor is there a log that could have the rows
+	}
+	if err != nil {
 		return false, fmt.Errorf("looking for the batch in the log: %w", err)
 	}
 	return found, nil

@@ -76,7 +76,7 @@ func (c *Client) dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxB
 	if err != nil {
 		return fmt.Errorf("waiting for job %s: %w", job.ID(), err)
 	}
-	if err := status.Err(); err != nil {
+	if err := jobError(status); err != nil {
 		return fmt.Errorf("job %s: %w", job.ID(), err)
 	}
 	done.Bytes += status.Statistics.TotalBytesProcessed

@@ -48,8 +48,8 @@ func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[stri
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the query: %w", err)
 	}
-	if err := status.Err(); err != nil {
-		return nil, fault.Fix(fmt.Errorf("running the query: %w", err), "correct the query")
+	if err := jobError(status); err != nil {
+		return nil, fmt.Errorf("running the query: %w", err)
 	}
 	// Where the result is stands in the job once it has ended.
 	ended, err := client.JobFromIDLocation(ctx, job.ID(), job.Location())
@@ -66,6 +66,16 @@ func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[stri
 	}
 	r := &Result{Job: job.ID(), Bytes: status.Statistics.TotalBytesProcessed}
 	return r, c.openRead(ctx, r, queried.Dst)
+}
+
+// jobError is why a job failed, classified, or nil.
+func jobError(status *bigquery.JobStatus) error {
+	err := status.Err()
+	var e *bigquery.Error
+	if errors.As(err, &e) {
+		return fault.Reason(e.Reason, err)
+	}
+	return err
 }
 
 // maxStreams bounds what a result is read in: each stream holds a buffer.

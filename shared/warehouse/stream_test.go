@@ -33,6 +33,8 @@ type storageServer struct {
 	// before and after are asked about each request, by its number from 0: an
 	// error breaks the connection before or after the rows are stored.
 	before, after func(request int) error
+	// received is called when a request has come, before it is looked at.
+	received func(ctx context.Context, connection, request int)
 	// refuse says which rows BigQuery does not want.
 	refuse func(row string) bool
 	// answer replaces the answer to a request.
@@ -65,12 +67,13 @@ func (s *storageServer) CreateWriteStream(_ context.Context, r *storagepb.Create
 func (s *storageServer) AppendRows(calls storagepb.BigQueryWrite_AppendRowsServer) error {
 	md, _ := metadata.FromIncomingContext(calls.Context())
 	s.mu.Lock()
+	connection := s.connections
 	s.connections++
 	if routing := md.Get("x-goog-request-params"); !slices.ContainsFunc(routing, func(v string) bool { return strings.HasPrefix(v, "write_stream=projects%2Fp") }) {
 		s.problem("no routing header: %v", routing)
 	}
 	s.mu.Unlock()
-	for first := true; ; first = false {
+	for n := 0; ; n++ {
 		r, err := calls.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -78,7 +81,12 @@ func (s *storageServer) AppendRows(calls storagepb.BigQueryWrite_AppendRowsServe
 		if err != nil {
 			return err
 		}
-		response, err := s.append(r, first)
+		ctx := calls.Context()
+		if s.received != nil {
+			s.received(ctx, connection, n)
+			ctx = context.WithoutCancel(ctx)
+		}
+		response, err := s.append(ctx, r, n == 0)
 		if err != nil {
 			return err
 		}
@@ -88,9 +96,12 @@ func (s *storageServer) AppendRows(calls storagepb.BigQueryWrite_AppendRowsServe
 	}
 }
 
-func (s *storageServer) append(r *storagepb.AppendRowsRequest, first bool) (*storagepb.AppendRowsResponse, error) {
+func (s *storageServer) append(ctx context.Context, r *storagepb.AppendRowsRequest, first bool) (*storagepb.AppendRowsResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil { // the client has left this connection
+		return nil, err
+	}
 	number := s.requests
 	s.requests++
 	if named := r.GetWriteStream() == streamName && len(r.GetProtoRows().GetWriterSchema().GetProtoDescriptor().GetField()) > 0; named != first {

@@ -41,48 +41,64 @@ func (c *Client) path(dataset, table string) string {
 
 // Ensure makes the log and the view fit the columns: it creates what is
 // missing, adds columns and relaxes required ones. What it cannot do without
-// touching data (another type, another key) is a permanent error.
-func (c *Client) Ensure(ctx context.Context, t *Table) error {
+// touching data (another type, another partitioning) is a permanent error. It
+// returns the identity of the log: a log dropped and made anew has another.
+func (c *Client) Ensure(ctx context.Context, t *Table) (identity string, err error) {
 	if err := checkNames(t.Name, t.Columns); err != nil {
-		return err
+		return "", err
 	}
 	client, err := c.restClient(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	dataset := client.Dataset(t.Dataset)
-	schema, err := c.ensureLog(ctx, dataset, t)
+	log, err := c.ensureLog(ctx, dataset, t)
 	if err != nil {
-		return fmt.Errorf("preparing table %s.%s: %w", t.Dataset, t.LogName(), err)
+		return "", fmt.Errorf("preparing table %s.%s: %w", t.Dataset, t.LogName(), err)
 	}
-	if err := c.ensureView(ctx, dataset, t, c.viewSQL(t, schema)); err != nil {
-		return fmt.Errorf("preparing view %s.%s: %w", t.Dataset, t.Name, err)
+	if err := c.ensureView(ctx, dataset, t, c.viewSQL(t, log.Schema)); err != nil {
+		return "", fmt.Errorf("preparing view %s.%s: %w", t.Dataset, t.Name, err)
 	}
-	return nil
+	return fmt.Sprintf("%s.%s.%s@%d", c.config.Project, t.Dataset, t.LogName(), log.CreationTime.UnixMilli()), nil
 }
 
-func (c *Client) ensureLog(ctx context.Context, dataset *bigquery.Dataset, t *Table) (bigquery.Schema, error) {
+func (c *Client) ensureLog(ctx context.Context, dataset *bigquery.Dataset, t *Table) (*bigquery.TableMetadata, error) {
 	log := dataset.Table(t.LogName())
-	wanted := schemaOf(t.Columns)
 	md, err := log.Metadata(ctx)
 	if fault.HTTPStatus(err) == http.StatusNotFound {
-		if err = c.createLog(ctx, dataset, t); err == nil {
-			return wanted, nil
-		}
-		if fault.HTTPStatus(err) != http.StatusConflict {
+		if err := c.createLog(ctx, dataset, t); err != nil && fault.HTTPStatus(err) != http.StatusConflict { // another instance was first
 			return nil, err
 		}
-		md, err = log.Metadata(ctx) // another instance was first
+		md, err = log.Metadata(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	widened, changed, err := widen(md.Schema, wanted)
-	if err != nil || !changed {
-		return widened, err
+	if err := t.checkPartitioning(md.TimePartitioning); err != nil {
+		return nil, err
 	}
-	_, err = log.Update(ctx, bigquery.TableMetadataToUpdate{Schema: widened}, md.ETag)
-	return widened, err
+	widened, changed, err := widen(md.Schema, schemaOf(t.Columns))
+	if err != nil || !changed {
+		return md, err
+	}
+	return log.Update(ctx, bigquery.TableMetadataToUpdate{Schema: widened}, md.ETag)
+}
+
+// checkPartitioning refuses a declaration that the log was not made by: BigQuery
+// cannot partition a table anew.
+func (t *Table) checkPartitioning(have *bigquery.TimePartitioning) error {
+	want := &bigquery.TimePartitioning{}
+	if t.Partition != nil {
+		want = &bigquery.TimePartitioning{Field: t.Partition.Column, Type: bigquery.TimePartitioningType(strings.ToUpper(t.Partition.Granularity))}
+	}
+	if have == nil {
+		have = &bigquery.TimePartitioning{}
+	}
+	if strings.EqualFold(have.Field, want.Field) && have.Type == want.Type {
+		return nil
+	}
+	return fault.Fix(fmt.Errorf("the log is partitioned by %q %s, and partition_by says %q %s", have.Field, have.Type, want.Field, want.Type),
+		"change partition_by back, or drop the log table: it is then loaded anew")
 }
 
 func (c *Client) createLog(ctx context.Context, dataset *bigquery.Dataset, t *Table) error {
@@ -181,7 +197,7 @@ func widen(present, wanted bigquery.Schema) (_ bigquery.Schema, changed bool, er
 			out, changed = append(out, &field), true
 		case have.Type != w.Type || have.Repeated != w.Repeated:
 			return nil, false, fault.Fix(fmt.Errorf("column %s is %s in BigQuery and would now be %s", w.Name, describe(have), describe(w)),
-				"change the type back, or drop the log table to load it anew")
+				"change the type back, or drop the log table: it is then loaded anew")
 		case have.Required && !w.Required:
 			have.Required, changed = false, true
 		}

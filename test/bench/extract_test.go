@@ -126,8 +126,7 @@ func connect(b *testing.B, url string) (*instance.Connections, *discard.Server) 
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		c.Source.Close()
-		for _, closer := range []io.Closer{c.Warehouse, sink, tables} {
+		for _, closer := range []io.Closer{c, sink, tables} {
 			if err := closer.Close(); err != nil {
 				b.Error(err)
 			}

@@ -126,7 +126,7 @@ func (s *Server) Calls() map[string]int {
 // Intercept installs f around every REST method and RPC, nil for none. An
 // error that f returns is answered to the client: a gRPC status error as it
 // is, a *googleapi.Error with its code and reason, any other as an internal
-// error. Calls run f concurrently.
+// error, which the official clients try again. Calls run f concurrently.
 func (s *Server) Intercept(f func(Call) error) {
 	s.obs.mu.Lock()
 	defer s.obs.mu.Unlock()

@@ -60,9 +60,11 @@ type prepared struct {
 	guards   []dialect.Guard
 	fields   []field // of the result
 	reads    []tableID
-	levels   int    // of views below the statement
-	target   *table // of DML
-	ddl      *ddl
+	levels   int // of views below the statement
+	// generation is the catalogue\'s that a view was prepared against.
+	generation int
+	target     *table // of DML
+	ddl        *ddl
 	// missing is why a table that the statement names cannot be read.
 	missing error
 }
@@ -226,6 +228,7 @@ func (s *Server) prepareView(ctx context.Context, t *table, within []tableID) (p
 		return known.query, known.err
 	}
 	p, err := s.prepare(ctx, t.viewRequest(view, within))
+	p.generation = generation
 	switch {
 	case ctx.Err() != nil:
 		return p, fmt.Errorf("resolving view %s: %w", t.id, context.Cause(ctx))
@@ -329,7 +332,7 @@ func (s *Server) readableTable(ctx context.Context, q statementRequest, id table
 // refreshView makes the DuckDB view fit the tables as they are now.
 func (s *Server) refreshView(ctx context.Context, t *table, p prepared) error {
 	s.cat.mu.RLock()
-	generation, fresh := s.cat.generation, t.viewGeneration == s.cat.generation
+	fresh := t.viewGeneration == p.generation
 	s.cat.mu.RUnlock()
 	if fresh {
 		return nil
@@ -345,7 +348,7 @@ func (s *Server) refreshView(ctx context.Context, t *table, p prepared) error {
 	}
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
-	t.viewGeneration = generation
+	t.viewGeneration = p.generation
 	return nil
 }
 

@@ -94,7 +94,7 @@ func (s *Server) serve() {
 	s.grpcSrv = grpc.NewServer(
 		grpc.MaxRecvMsgSize(64<<20), grpc.MaxSendMsgSize(128<<20),
 		grpc.InitialWindowSize(8<<20), grpc.InitialConnWindowSize(16<<20),
-		grpc.UnaryInterceptor(s.interceptUnary),
+		grpc.UnaryInterceptor(s.interceptUnary), grpc.WaitForHandlers(true),
 	)
 	storagepb.RegisterBigQueryWriteServer(s.grpcSrv, &writeService{s: s})
 	storagepb.RegisterBigQueryReadServer(s.grpcSrv, &readService{s: s})
@@ -143,9 +143,20 @@ func (s *Server) Close() error {
 	s.once.Do(func() {
 		s.cancel(errClosing)
 		s.grpcSrv.Stop()
-		httpErr := s.httpSrv.Close()
+		s.closeErr = s.closeREST()
 		s.work.Wait()
-		s.closeErr = errors.Join(httpErr, s.store.close())
+		s.closeErr = errors.Join(s.closeErr, s.store.close())
 	})
 	return s.closeErr
+}
+
+// closeREST waits for calls that run, whose context has ended, so that none
+// uses the store after it is closed.
+func (s *Server) closeREST() error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 10*time.Second)
+	defer cancel()
+	if err := s.httpSrv.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("ending REST calls: %w", err), s.httpSrv.Close())
+	}
+	return nil
 }

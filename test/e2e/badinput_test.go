@@ -1,10 +1,12 @@
 package e2e_test
 
 import (
+	"context"
 	"net/url"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tidemark-data/tidemark/test/postgres"
 	"github.com/tidemark-data/tidemark/test/stack"
@@ -18,6 +20,7 @@ func TestBadTables(t *testing.T) {
 	s := startStack(t, `
 pipeline: shop
 destination: {dataset: shop}
+defaults: {`+byHand+`}
 tables:
   - {name: items, capture: {method: watermark, cursor: updated_at}}
   - {name: loose, capture: {method: watermark, cursor: updated_at}}
@@ -54,9 +57,7 @@ tables:
 		if len(parts) != 3 || parts[0] != "failed" || !strings.Contains(parts[1], want[0]) || !strings.Contains(parts[2], want[1]) {
 			t.Errorf("%s recorded as %q, want one failure saying %q and %q", table, got, want[0], want[1])
 		}
-		if !strings.Contains(s.LastLog(), want[0][:12]) {
-			t.Errorf("the log does not name %q", want[0])
-		}
+		awaitLog(t, s, want[0][:12])
 	}
 	warnings := scan[string](t, conn, `SELECT outcome || (detail->>'warnings') FROM tidemark.runs WHERE name = 'loose'`)
 	for _, want := range []string{"ok", `CREATE INDEX CONCURRENTLY ON \"public\".\"loose\" (\"updated_at\", \"id\")`, "SET NOT NULL"} {
@@ -74,7 +75,7 @@ tables:
 
 func TestBadMessages(t *testing.T) {
 	t.Parallel()
-	s := startStack(t, itemsFile(""), itemsSQL)
+	s := startStack(t, itemsFile(byHand), itemsSQL)
 	conn := connect(t, s.DatabaseURL())
 	for message, want := range map[string]string{
 		`not json`:                 "reading the message: invalid character",
@@ -130,12 +131,31 @@ func TestDatabaseOutOfReach(t *testing.T) {
 		if err := s.Push(t.Context(), "Extract", `{}`); (err == nil) != c.acknowledged {
 			t.Errorf("%s: acknowledged %t, want %t", name, err == nil, c.acknowledged)
 		}
-		log := s.LastLog()
-		if !strings.Contains(log, c.remedy) {
-			t.Errorf("%s: the log has no remedy %q:\n%s", name, c.remedy, log)
-		}
+		log := awaitLog(t, s, c.remedy)
 		if strings.Contains(log, "-secret") {
 			t.Errorf("%s: the log has the password:\n%s", name, log)
+		}
+	}
+}
+
+// awaitLog waits until the functions have logged the text: their log comes
+// through a pipe, after their answer.
+func awaitLog(t *testing.T, s *stack.Stack, text string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		log := s.LastLog()
+		if strings.Contains(log, text) {
+			return log
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			t.Errorf("the log does not say %q:\n%s", text, log)
+			return log
 		}
 	}
 }

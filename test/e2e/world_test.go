@@ -111,10 +111,7 @@ func (w *world) connect(file string) *instance.Connections {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() {
-		c.Source.Close()
-		must(w.t, c.Warehouse.Close())
-	})
+	w.t.Cleanup(func() { must(w.t, c.Close()) })
 	return c
 }
 
@@ -201,21 +198,26 @@ func (w *world) reverse(message string) error {
 // same fails unless the view equals the Postgres table, value by value.
 func (w *world) same(dataset string, tables ...string) {
 	w.t.Helper()
+	for _, table := range tables {
+		if report := w.compare(dataset, table); !report.Agrees() {
+			w.t.Errorf("%s", report)
+		}
+	}
+}
+
+func (w *world) compare(dataset, table string) parity.Report {
+	w.t.Helper()
 	ctx := w.t.Context()
 	conn, err := pgx.Connect(ctx, w.url)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer func() { must(w.t, conn.Close(ctx)) }()
-	for _, table := range tables {
-		report, err := parity.Compare(ctx, conn, w.client, parity.Table{Name: table, View: project + "." + dataset + "." + table})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if !report.Agrees() {
-			w.t.Errorf("%s", report)
-		}
+	report, err := parity.Compare(ctx, conn, w.client, parity.Table{Name: table, View: project + "." + dataset + "." + table})
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	return report
 }
 
 // rows runs a query on BigQuery.

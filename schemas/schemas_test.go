@@ -1,0 +1,173 @@
+package schemas_test
+
+import (
+	"bytes"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/tidemark-data/tidemark/schemas"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+)
+
+func compile(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schemas.PipelineSchema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("pipeline.schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile("pipeline.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// full declares each key of DESIGN.md's example that there is.
+const full = `{
+	"pipeline": "shop", "source": {"schema": "public"}, "destination": {"dataset": "shop"},
+	"defaults": {"every": "1m", "write": "append", "deletes": "soft", "batch_rows": 1000},
+	"tenants": {"query": "SELECT id, slug FROM organizations WHERE active", "column": "organization_id", "dataset": "org_{slug}"},
+	"tables": [
+		{"name": "orders", "key": ["id"], "capture": {"method": "watermark", "cursor": "updated_at", "lookback": "10m"}, "every": "0 0 * * *", "write": "append",
+		 "deletes": "ignore", "batch_rows": 1, "partition_by": {"column": "created_at", "granularity": "month"}, "cluster_by": ["customer_id"]}
+	],
+	"dedup": {"every": "90m", "max_bytes": 1},
+	"reverse_etl": [
+		{"name": "customer_scores", "every": "15m", "query": "SELECT 1", "mode": "upsert",
+		 "target": {"table": "customers", "key": {"customer_id": "id"}, "columns": {"score": "lifetime_value"}},
+		 "limits": {"batch_size": 1000, "lock_timeout": "2s", "statement_timeout": "1.5m", "pause": "100ms"}}
+	]
+}`
+
+func TestPipelineSchema(t *testing.T) {
+	t.Parallel()
+	schema := compile(t)
+	tests := []struct {
+		name, old, replacement string // a change of full
+		valid                  bool
+	}{
+		{"every key", "", "", true},
+		{"granularity by default", `, "granularity": "month"`, ``, true},
+		{"no key", `"key": ["id"], `, ``, true},
+		{"no columns", `, "columns": {"score": "lifetime_value"}`, ``, true},
+		{"hard deletes", `"deletes": "soft"`, `"deletes": "hard"`, true},
+		{"update", `"mode": "upsert"`, `"mode": "update"`, true},
+		{"composite look-back", `"10m"`, `"1h30m"`, true},
+
+		{"unknown at the top", `"pipeline"`, `"x": 1, "pipeline"`, false},
+		{"no pipeline", `"pipeline": "shop", `, ``, false},
+		{"pipeline in capitals", `"shop", "source"`, `"Shop", "source"`, false},
+		{"no destination", `"destination": {"dataset": "shop"},`, ``, false},
+		{"project", `{"dataset": "shop"}`, `{"dataset": "shop", "project": "p"}`, false},
+		{"dataset with a hyphen", `{"dataset": "shop"}`, `{"dataset": "my-shop"}`, false},
+		{"unknown in source", `{"schema": "public"}`, `{"schemas": "public"}`, false},
+		{"name over 63 characters", `{"schema": "public"}`, `{"schema": "` + strings.Repeat("x", 64) + `"}`, false},
+		{"unknown default", `"defaults": {`, `"defaults": {"key": ["id"], `, false},
+		{"no rows at all", `"batch_rows": 1000`, `"batch_rows": 0`, false},
+		{"too many rows", `"batch_rows": 1000`, `"batch_rows": 10000001`, false},
+		{"rows as text", `"batch_rows": 1000`, `"batch_rows": "1000"`, false},
+		{"impersonate", `"column": "organization_id"`, `"column": "organization_id", "impersonate": "x"`, false},
+		{"tenants without a filter", `"column": "organization_id", `, ``, false},
+		{"one dataset for all tenants", `org_{slug}`, `orgs`, false},
+		{"table without capture", `"capture": {"method": "watermark", "cursor": "updated_at", "lookback": "10m"}, `, ``, false},
+		{"changelog", `"watermark"`, `"changelog"`, false},
+		{"wal", `"watermark"`, `"wal"`, false},
+		{"snapshot", `"watermark"`, `"snapshot"`, false},
+		{"no cursor", `"cursor": "updated_at", `, ``, false},
+		{"look-back in days", `"10m"`, `"1d"`, false},
+		{"negative look-back", `"10m"`, `"-10m"`, false},
+		{"look-back of a counter", `"10m"`, `600`, true},
+		{"negative look-back of a counter", `"10m"`, `-1`, false},
+		{"merge", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "merge"`, false},
+		{"cdc", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "cdc"`, false},
+		{"max_staleness", `"key": ["id"]`, `"key": ["id"], "max_staleness": "10m"`, false},
+		{"columns", `"key": ["id"]`, `"key": ["id"], "columns": {}`, false},
+		{"projection", `"key": ["id"]`, `"key": ["id"], "query": "SELECT 1"`, false},
+		{"empty key", `["id"]`, `[]`, false},
+		{"key column twice", `["id"]`, `["id", "id"]`, false},
+		{"key as text", `["id"]`, `"id"`, false},
+		{"partition by week", `"month"`, `"week"`, false},
+		{"partition by nothing", `"column": "created_at", `, ``, false},
+		{"five cluster columns", `["customer_id"]`, `["a", "b", "c", "d", "e"]`, false},
+		{"dedup without cadence", `"every": "90m", `, ``, false},
+		{"dedup of no bytes", `"max_bytes": 1`, `"max_bytes": 0`, false},
+		{"verify", `"dedup"`, `"verify": {"every": "24h"}, "dedup"`, false},
+		{"sync without a name", `"name": "customer_scores", `, ``, false},
+		{"sync without a query", `"query": "SELECT 1", `, ``, false},
+		{"sync with a cursor", `"query": "SELECT 1", `, `"query": "SELECT 1", "cursor": "at", `, false},
+		{"sync without a mode", `"mode": "upsert",`, ``, false},
+		{"insert", `"upsert"`, `"insert"`, false},
+		{"fill", `"upsert"`, `"fill"`, false},
+		{"mirror", `"upsert"`, `"mirror"`, false},
+		{"sync without a key", `"key": {"customer_id": "id"}, `, ``, false},
+		{"sync with an empty key", `{"customer_id": "id"}`, `{}`, false},
+		{"mapping to a number", `{"customer_id": "id"}`, `{"customer_id": 1}`, false},
+		{"deletes limit", `"limits": {`, `"limits": {"max_delete_percent": 5, `, false},
+		{"no batch", `"batch_size": 1000`, `"batch_size": 0`, false},
+		{"composite timeout", `"2s"`, `"1m30s"`, false},
+		{"timeout without unit", `"2s"`, `"2"`, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			text := full
+			if test.old != "" {
+				if text = strings.Replace(full, test.old, test.replacement, 1); text == full {
+					t.Fatalf("%s is not in the sample", test.old)
+				}
+			}
+			instance, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate(instance); (err == nil) != test.valid {
+				t.Errorf("valid %t, want %t: %v", err == nil, test.valid, err)
+			}
+		})
+	}
+}
+
+// TestNothingUnknownPasses: no object of the schema lets a key through that it
+// does not name, but for the mappings, whose keys are the user's.
+func TestNothingUnknownPasses(t *testing.T) {
+	t.Parallel()
+	seen := map[*jsonschema.Schema]bool{}
+	var walk func(string, *jsonschema.Schema)
+	walk = func(at string, s *jsonschema.Schema) {
+		if s == nil || seen[s] {
+			return
+		}
+		seen[s] = true
+		walk(at, s.Ref)
+		walk(at+"[]", s.Items2020)
+		if len(s.Properties) > 0 && s.AdditionalProperties != false {
+			t.Errorf("%s allows unknown keys", at)
+		}
+		for name, p := range s.Properties {
+			walk(at+"/"+name, p)
+		}
+	}
+	walk("", compile(t))
+	if len(seen) < 40 {
+		t.Errorf("only %d schemas were seen", len(seen))
+	}
+}
+
+func TestEmbeddedFiles(t *testing.T) {
+	t.Parallel()
+	pipelines, err := pipeline.Load(schemas.Pipelines(), schemas.PipelineSchema())
+	if err != nil || len(pipelines) == 0 {
+		t.Errorf("embedded pipelines: %v, %v", pipelines, err)
+	}
+	migrations, err := fs.Glob(schemas.ControlPlane(), "*.sql")
+	if err != nil || len(migrations) == 0 {
+		t.Errorf("embedded migrations: %v, %v", migrations, err)
+	}
+}
