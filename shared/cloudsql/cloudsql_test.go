@@ -29,7 +29,7 @@ func TestOpenKeepsTheSecret(t *testing.T) {
 		"user:" + secret + "@host/database",
 		"password='" + secret,
 	} {
-		pool, _, err := Open(t.Context(), Config{URL: url})
+		pool, _, err := Open(t.Context(), Config{URL: url}, DataConnections)
 		if err == nil {
 			pool.Close()
 			t.Errorf("%s was accepted", url)
@@ -48,7 +48,7 @@ func TestOpenKeepsTheSecret(t *testing.T) {
 // TestOpenIsLazy: the pool connects when it is used, and is bounded (I10).
 func TestOpenIsLazy(t *testing.T) {
 	t.Parallel()
-	pool, closePool, err := Open(t.Context(), Config{URL: "postgres://user:hunter2@127.0.0.1:1/database?pool_max_conns=500&connect_timeout=3600"})
+	pool, closePool, err := Open(t.Context(), Config{URL: "postgres://user:hunter2@127.0.0.1:1/database?pool_max_conns=500&connect_timeout=3600&timezone=Asia/Tokyo"}, ControlConnections)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,9 +57,10 @@ func TestOpenIsLazy(t *testing.T) {
 		Max, Min      int32
 		Idle, Connect time.Duration
 		Application   string
+		Zone, Dates   string
 	}
-	got := limits{config.MaxConns, config.MinConns, config.MaxConnIdleTime, config.ConnConfig.ConnectTimeout, config.ConnConfig.RuntimeParams["application_name"]}
-	if diff := cmp.Diff(limits{MaxConnections, 0, time.Minute, 10 * time.Second, "tidemark"}, got); diff != "" {
+	got := limits{config.MaxConns, config.MinConns, config.MaxConnIdleTime, config.ConnConfig.ConnectTimeout, config.ConnConfig.RuntimeParams["application_name"], config.ConnConfig.RuntimeParams["timezone"], config.ConnConfig.RuntimeParams["datestyle"]}
+	if diff := cmp.Diff(limits{ControlConnections, 0, time.Minute, 10 * time.Second, "tidemark", "UTC", "ISO, YMD"}, got); diff != "" {
 		t.Errorf("pool (-want +got):\n%s", diff)
 	}
 	err = pool.Ping(t.Context())

@@ -215,3 +215,26 @@ func TestParts(t *testing.T) {
 		}
 	}
 }
+
+func TestReason(t *testing.T) {
+	t.Parallel()
+	type outcome struct {
+		Class  fault.Class
+		Remedy bool
+	}
+	tests := map[string]outcome{
+		"backendError": {fault.Transient, false}, "internalError": {fault.Transient, false}, "jobBackendError": {fault.Transient, false},
+		"rateLimitExceeded": {fault.Transient, false}, "quotaExceeded": {fault.Transient, false}, "stopped": {fault.Transient, false},
+		"timeout": {fault.Transient, false}, "invalidQuery": {fault.Permanent, true}, "invalid": {fault.Permanent, true},
+		"accessDenied": {fault.Permanent, true}, "notFound": {fault.Permanent, true}, "bytesBilledLimitExceeded": {fault.Permanent, true},
+		"resourcesExceeded": {fault.Permanent, false}, "": {fault.Permanent, false},
+	}
+	for reason, want := range tests {
+		cause := errors.New("cause")
+		err := fmt.Errorf("job: %w", fault.Reason(reason, cause))
+		class, remedy := fault.Classify(err)
+		if diff := cmp.Diff(want, outcome{class, remedy != ""}); diff != "" || !errors.Is(err, cause) {
+			t.Errorf("Reason(%q) = %v (-want +got):\n%s", reason, err, diff)
+		}
+	}
+}

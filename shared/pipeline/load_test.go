@@ -42,7 +42,7 @@ tables:
     batch_rows: 7
     partition_by: {column: created_at, granularity: month}
     cluster_by: [customer_id]
-  - {name: events, capture: {method: watermark, cursor: id}, partition_by: {column: at}}
+  - {name: events, capture: {method: watermark, cursor: id, lookback: 50}, partition_by: {column: at}}
 dedup: {every: 90m, max_bytes: 5}
 reverse_etl:
   - name: scores
@@ -69,12 +69,12 @@ func TestLoad(t *testing.T) {
 			Tenants: &pipeline.Tenants{Query: "SELECT id, slug FROM organizations", Column: "organization_id", Dataset: "org_{slug}"},
 			Tables: []pipeline.Table{
 				{
-					Name: "orders", Key: []string{"id", "line"}, Cursor: "updated_at", Lookback: 90 * time.Minute, Every: "*/5 * * * *",
+					Name: "orders", Key: []string{"id", "line"}, Cursor: "updated_at", Lookback: pipeline.Lookback{Time: 90 * time.Minute, Count: 10_000}, Every: "*/5 * * * *",
 					Write: pipeline.WriteAppend, Deletes: pipeline.DeletesHard, BatchRows: 7,
 					PartitionBy: &pipeline.PartitionBy{Column: "created_at", Granularity: "month"}, ClusterBy: []string{"customer_id"}, Line: 11,
 				},
 				{
-					Name: "events", Cursor: "id", Lookback: 10 * time.Minute, Every: "2m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesIgnore,
+					Name: "events", Cursor: "id", Lookback: pipeline.Lookback{Time: 10 * time.Minute, Count: 50}, Every: "2m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesIgnore,
 					BatchRows: 1000, PartitionBy: &pipeline.PartitionBy{Column: "at", Granularity: "day"}, Line: 20,
 				},
 			},
@@ -95,7 +95,7 @@ func TestLoad(t *testing.T) {
 		{
 			Name: "small", File: "small.yaml", Schema: "public", Dataset: "d",
 			Tables: []pipeline.Table{{
-				Name: "t", Cursor: "c", Lookback: 10 * time.Minute, Every: "1m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesSoft, BatchRows: 500_000, Line: 3,
+				Name: "t", Cursor: "c", Lookback: pipeline.Lookback{Time: 10 * time.Minute, Count: 10_000}, Every: "1m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesSoft, BatchRows: 500_000, Line: 3,
 			}},
 			Dedup: &pipeline.Dedup{Every: "24h", MaxBytes: 1 << 40},
 		},

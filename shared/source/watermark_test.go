@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
 
 func be(width int, v int64) []byte {
@@ -115,6 +116,7 @@ func TestNumberKeepsOrder(t *testing.T) {
 
 func TestFloor(t *testing.T) {
 	t.Parallel()
+	const hour = 3_600_000_000
 	at := time.UnixMicro(1_000_000_000)
 	tests := []struct {
 		name     string
@@ -123,18 +125,24 @@ func TestFloor(t *testing.T) {
 		want     *int64
 	}{
 		{"a counter before its first row", counter, Position{}, nil},
-		{"a counter", counter, Position{Cursor: []string{"5"}, At: 5}, new(int64(5))},
+		{"a counter", counter, Position{Cursor: []string{"50"}, At: 50}, new(int64(40))},
+		{"the least of counters", counter, Position{Cursor: []string{""}, At: math.MinInt64 + 9}, nil},
 		{"a clock before the first row", instant, Position{}, new(int64(940_000_000))},
 		{"rows behind the clock", instant, Position{Cursor: []string{""}, At: 500_000_000}, new(int64(440_000_000))},
-		{"rows ahead of the clock", civil, Position{Cursor: []string{""}, At: 5_000_000_000}, new(int64(940_000_000))},
-		{"rows at infinity", daily, Position{Cursor: []string{"infinity"}, At: math.MaxInt32 << 31}, new(int64(940_000_000))},
+		{"rows ahead of the clock", instant, Position{Cursor: []string{""}, At: 5_000_000_000}, new(int64(940_000_000))},
+		{"rows at infinity", instant, Position{Cursor: []string{"infinity"}, At: math.MaxInt64}, new(int64(940_000_000))},
+		{"of an unknown zone", civil, Position{Cursor: []string{""}, At: 1_000_000_000}, new(int64(940_000_000 - 12*hour))},
+		{"of an unknown zone, far behind", civil, Position{Cursor: []string{""}, At: -100 * hour}, new(int64(-102*hour - 60_000_000))},
+		{"infinite dates", daily, Position{Cursor: []string{"infinity"}, At: math.MaxInt32 << 31}, new(int64(940_000_000 - 12*hour))},
 		{"rows before Christ", instant, Position{Cursor: []string{""}, At: yearOne - 1}, nil},
+		{"rows of Go's zero time", instant, Position{Cursor: []string{""}, At: yearOne}, nil}, // the look-back begins in a year that is none
+		{"rows a look-back later", instant, Position{Cursor: []string{""}, At: yearOne + 60_000_000}, new(int64(yearOne))},
 		{"rows at -infinity", instant, Position{Cursor: []string{"-infinity"}, At: math.MinInt64}, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := Watermark{family: test.family, Lookback: time.Minute}
+			w := Watermark{family: test.family, Lookback: pipeline.Lookback{Time: time.Minute, Count: 10}}
 			if diff := cmp.Diff(test.want, w.floor(at, &test.position)); diff != "" {
 				t.Errorf("floor (-want +got):\n%s", diff)
 			}

@@ -2,6 +2,7 @@ package tick_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -189,8 +190,12 @@ func TestStale(t *testing.T) {
 		want      bool
 	}{
 		{"fresh", "1m", now.Add(-time.Minute), false},
-		{"just in time", "1m", now.Add(-tick.MaxAge), false},
-		{"too old", "1m", now.Add(-tick.MaxAge - 1), true},
+		{"just in time", "1m", now.Add(-10 * time.Minute), false},
+		{"too old", "1m", now.Add(-10*time.Minute - 1), true},
+		{"as old as its interval", "1h30m", now.Add(-90 * time.Minute), false},
+		{"older than its interval", "1h30m", now.Add(-90*time.Minute - 1), true},
+		{"nightly, of today", "0 3 * * *", now.Add(-24 * time.Hour), false},
+		{"nightly, of yesterday", "0 3 * * *", now.Add(-24*time.Hour - 1), true},
 		{"from a clock ahead", "1m", now.Add(time.Hour), false},
 		{"of unknown age", "1m", time.Time{}, false},
 		{"an operator's own run", "", now.Add(-24 * time.Hour), false},
@@ -212,5 +217,34 @@ func TestUnknownListsWhatThereIs(t *testing.T) {
 	wantPermanent(t, err)
 	if _, remedy := fault.Classify(err); !strings.Contains(remedy, "orders, items") {
 		t.Errorf("remedy %q", remedy)
+	}
+}
+
+// TestSkipped: only where the next tick is far off is a held lease worth a retry.
+func TestSkipped(t *testing.T) {
+	t.Parallel()
+	held := errors.New("held")
+	for cadence, again := range map[pipeline.Cadence]bool{"": false, "1m": false, "5m": false, "5m1s": true, "24h": true, "0 3 * * *": true} {
+		err := tick.Delivery{Message: tick.Message{Cadence: cadence}}.Skipped(held)
+		if (err != nil) != again {
+			t.Errorf("Skipped at %q = %v", cadence, err)
+		}
+		if class, _ := fault.Classify(err); err != nil && (class != fault.Transient || !errors.Is(err, held) || !fault.IsRecorded(err)) {
+			t.Errorf("Skipped at %q = %v, %v", cadence, class, err)
+		}
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	t.Parallel()
+	all := tick.Message{Table: "t", Sync: "s", Full: true, DryRun: true}
+	for _, field := range []string{"table", "sync", "full", "dry_run"} {
+		wantPermanent(t, all.Refuse("extract", field))
+		if err := (tick.Message{Cadence: "1m", Pipeline: "p", Tenant: "t"}).Refuse("extract", field); err != nil {
+			t.Errorf("a message without %s: %v", field, err)
+		}
+	}
+	if err := all.Refuse("extract"); err != nil {
+		t.Errorf("nothing to refuse: %v", err)
 	}
 }

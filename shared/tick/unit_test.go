@@ -121,3 +121,76 @@ func TestDispatchErrors(t *testing.T) {
 		t.Errorf("where the tenants cannot be listed: %v, %v", unit, err)
 	}
 }
+
+// TestDispatchPartly: a pipeline whose tenants cannot be listed, or a tenant
+// without a dataset of its own, is an error and holds up nobody else (I7, I8).
+func TestDispatchPartly(t *testing.T) {
+	t.Parallel()
+	fanned := func(name, query string) pipeline.Pipeline {
+		return pipeline.Pipeline{Name: name, Tenants: &pipeline.Tenants{Query: query, Dataset: "org_{slug}"}}
+	}
+	row := func(id, slug string) tick.Tenant {
+		return tick.Tenant{ID: id, Values: map[string]string{"id": id, "slug": slug}}
+	}
+	listed := map[string][]tick.Tenant{
+		"good":           {row("1", "acme"), row("2", "hooli")},
+		"shared dataset": {row("1", "acme"), row("2", "acme"), row("3", "hooli")},
+		"twice":          {row("1", "acme"), row("1", "hooli"), row("2", "initech")},
+		"no name":        {row("1", ""), row("2", "a-b"), row("3", "a.b"), row("4", "acme"), row("5", "{id}")},
+		"none":           nil,
+	}
+	tests := []struct {
+		name, query string
+		tenant      string
+		want        []string // tenants sent on, besides the plain pipeline
+		refused     int
+	}{
+		{"all is well", "good", "", []string{"1", "2"}, 0},
+		{"nobody", "none", "", nil, 0},
+		{"the query fails", "broken", "", nil, 1},
+		{"two tenants in one dataset", "shared dataset", "", []string{"3"}, 2},
+		{"one tenant twice", "twice", "", []string{"2"}, 2},
+		{"names that are none", "no name", "", []string{"4"}, 4},
+		{"one of two in one dataset, by name", "shared dataset", "1", nil, 1},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var got []string
+			d := tick.Dispatcher{
+				Pipelines: []pipeline.Pipeline{fanned("fanned", test.query), {Name: "plain"}, {Name: "other"}},
+				Tenants: func(_ context.Context, query string) ([]tick.Tenant, error) {
+					if query == "broken" {
+						return nil, errors.New("broken")
+					}
+					return listed[query], nil
+				},
+				Publish: func(_ context.Context, messages ...tick.Message) error {
+					for _, m := range messages {
+						if m.Pipeline == "fanned" {
+							got = append(got, m.Tenant)
+						}
+					}
+					if test.tenant == "" && len(messages) != len(test.want)+2 {
+						t.Errorf("%d messages: %+v", len(messages), messages)
+					}
+					return nil
+				},
+			}
+			unit, err := d.Dispatch(t.Context(), tick.Message{Cadence: "1m", Tenant: test.tenant}, func(*pipeline.Pipeline, tick.Message) bool { return true })
+			if unit != nil {
+				t.Errorf("unit %+v", unit)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("tenants (-want +got):\n%s", diff)
+			}
+			refused := 0
+			if err != nil {
+				refused = len(fault.Parts(err))
+			}
+			if refused != test.refused {
+				t.Errorf("%d refused, want %d: %v", refused, test.refused, err)
+			}
+		})
+	}
+}
