@@ -186,6 +186,9 @@ func (s *Stack) StopFunctions(sig syscall.Signal) error {
 // reason; LastLog has its last words.
 func (s *Stack) FunctionsExited() <-chan struct{} { return s.functions.Exited() }
 
+// FunctionsPid is the id of the functions' process.
+func (s *Stack) FunctionsPid() int { return s.functions.Pid() }
+
 // LastLog is the end of what the functions have logged since they were started.
 func (s *Stack) LastLog() string { return s.tail.String() }
 
