@@ -43,7 +43,7 @@ func main() {
 	defer stop()
 	slog.SetDefault(telemetry.NewLogger(os.Stderr, os.Getenv("LOG_LEVEL")))
 	if err := run(ctx); err != nil && ctx.Err() == nil {
-		slog.ErrorContext(ctx, err.Error())
+		slog.ErrorContext(ctx, "stopped", "error", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop has been called
 	}

@@ -39,7 +39,7 @@ func newRelay(ctx context.Context, project, base string) (*relay, error) {
 func (r *relay) close(ctx context.Context) {
 	r.pulls.Wait()
 	if err := r.publisher.Close(); err != nil {
-		slog.WarnContext(ctx, err.Error())
+		slog.WarnContext(ctx, "closing the publisher", "error", err)
 	}
 	if err := r.client.Close(); err != nil {
 		slog.WarnContext(ctx, "closing the Pub/Sub emulator", "error", err)

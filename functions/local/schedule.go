@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -52,7 +53,7 @@ func after(c pipeline.Cadence, now time.Time) (time.Time, error) {
 	}
 	expression, err := cron.ParseStandard(string(c))
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, fmt.Errorf("reading the cron expression: %w", err)
 	}
 	return expression.Next(now.UTC()), nil
 }

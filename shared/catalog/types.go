@@ -140,7 +140,7 @@ func numericKind(typmod int32) rowwire.Kind {
 	}
 	precision := (typmod - 4) >> 16 & 0xffff
 	scale := ((typmod-4)&0x7ff ^ 1024) - 1024
-	if scale >= 0 && scale <= 9 && precision-scale <= 29 {
+	if scale <= 9 && precision-scale <= 29 {
 		return rowwire.Numeric
 	}
 	return rowwire.BigNumeric

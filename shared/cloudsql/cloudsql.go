@@ -4,8 +4,10 @@ package cloudsql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/cloudsqlconn"
@@ -45,7 +47,11 @@ func Open(ctx context.Context, c Config, connections int32) (*Pool, func(), erro
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		// The parser's error would repeat the URL, password included.
-		return nil, nil, fault.Fix(fmt.Errorf("the database URL cannot be read"), "write postgres://user:password@host:port/database")
+		return nil, nil, fault.Fix(errors.New("the database URL cannot be read"), "write postgres://user:password@host:port/database")
+	}
+	if strings.Contains(config.ConnConfig.Host+config.ConnConfig.Database, "@") {
+		// Part of the password was taken for them, and would be in every error.
+		return nil, nil, fault.Fix(errors.New("the database URL cannot be read"), "percent-encode the password: @ is %40, / is %2F")
 	}
 	config.MaxConns = connections
 	config.MinConns = 0

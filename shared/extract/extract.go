@@ -254,7 +254,7 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table, capture *sourc
 		return nil
 	}
 	for _, warning := range w.warnings {
-		slog.WarnContext(ctx, warning)
+		slog.WarnContext(ctx, "the table should be mended", "warning", warning)
 	}
 	identity, err := w.Warehouse.Ensure(ctx, target)
 	if err != nil {

@@ -149,7 +149,7 @@ func classifyHTTP(e *googleapi.Error) (Class, string) {
 
 func classifyGRPC(code codes.Code) (Class, string) {
 	switch code {
-	case codes.InvalidArgument, codes.OutOfRange, codes.Unimplemented, codes.FailedPrecondition:
+	case codes.InvalidArgument, codes.Unimplemented, codes.FailedPrecondition:
 		return Permanent, ""
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return Permanent, "grant the function's service account access to BigQuery"

@@ -90,7 +90,7 @@ func (i *Instance) answer(ctx context.Context, kind string, d tick.Delivery, err
 		return nil
 	}
 	class, remedy := classify(err)
-	slog.ErrorContext(ctx, "failed: "+err.Error(), "class", class.String(), "remedy", remedy, "data", string(d.Data))
+	slog.ErrorContext(ctx, "failed", "error", err.Error(), "class", class.String(), "remedy", remedy, "data", string(d.Data))
 	i.record(ctx, kind, d, err, remedy)
 	if class == fault.Permanent {
 		return nil

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -25,9 +27,15 @@ func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := fs.Glob(files, "*.yaml")
+	entries, err := fs.ReadDir(files, ".") // fs.Glob would take a missing folder for an empty one
 	if err != nil {
 		return nil, fmt.Errorf("listing pipeline files: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if path.Ext(e.Name()) == ".yaml" {
+			names = append(names, e.Name())
+		}
 	}
 	var (
 		out      []Pipeline
@@ -159,11 +167,18 @@ const (
 // parse reads one file. It returns what could be read even when there are
 // problems, so that files can be checked against each other.
 func parse(name string, text []byte, schema *jsonschema.Schema) (Pipeline, Problems) {
-	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
+	var root, further yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	if err := decoder.Decode(&root); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the file is empty")
+		}
 		return Pipeline{}, Problems{yamlProblem(name, err)}
 	}
-	r := reader{file: name, schema: schemaNode{schema}, lines: map[string]int{}}
+	if err := decoder.Decode(&further); !errors.Is(err, io.EOF) {
+		return Pipeline{}, Problems{{name, further.Line, "something follows the pipeline", "give each pipeline a file of its own"}}
+	}
+	r := reader{file: name, schema: schemaNode{schema}, lines: map[string]int{}, within: map[*yaml.Node]bool{}}
 	instance := r.value(&root, "")
 	if len(r.problems) > 0 {
 		return Pipeline{}, r.problems
@@ -205,7 +220,13 @@ type reader struct {
 	schema   schemaNode
 	lines    map[string]int
 	problems Problems
+	within   map[*yaml.Node]bool // aliases being followed
+	nodes    int
 }
+
+// maxNodes is far beyond any pipeline file: aliases of aliases can write more
+// than memory holds in a few lines.
+const maxNodes = 100_000
 
 func (r *reader) problem(pointer, what, remedy string) {
 	r.problems = append(r.problems, Problem{r.file, r.line(pointer), what, remedy})
@@ -228,10 +249,22 @@ func (r *reader) value(n *yaml.Node, pointer string) any {
 	if _, seen := r.lines[pointer]; !seen {
 		r.lines[pointer] = n.Line
 	}
+	if r.nodes++; r.nodes > maxNodes {
+		if r.nodes == maxNodes+1 {
+			r.problem(pointer, "the file is too large", "write it without aliases of aliases")
+		}
+		return nil
+	}
 	switch n.Kind {
 	case yaml.DocumentNode:
 		return r.value(n.Content[0], pointer)
 	case yaml.AliasNode:
+		if r.within[n.Alias] {
+			r.problem(pointer, fmt.Sprintf("the alias *%s contains itself", n.Value), "write its value")
+			return nil
+		}
+		r.within[n.Alias] = true
+		defer delete(r.within, n.Alias)
 		return r.value(n.Alias, pointer)
 	case yaml.SequenceNode:
 		out := make([]any, 0, len(n.Content))
@@ -278,14 +311,14 @@ func (r *reader) pipeline(doc document) Pipeline {
 	if doc.Tenants != nil {
 		p.Tenants = &Tenants{Query: doc.Tenants.Query, Column: doc.Tenants.Column, Dataset: doc.Tenants.Dataset}
 	}
-	r.cadence("/defaults/every", doc.Defaults.Every)
+	every := r.cadence("/defaults/every", cmp.Or(doc.Defaults.Every, defaultEvery))
 	seen := map[string]int{}
 	for i, t := range doc.Tables {
 		at := "/tables/" + strconv.Itoa(i)
 		r.unique(seen, at, "table", t.Name)
 		table := Table{
 			Name: t.Name, Key: t.Key, Cursor: t.Capture.Cursor,
-			Every:     r.cadence(at+"/every", cmp.Or(t.Every, doc.Defaults.Every, defaultEvery)),
+			Every:     cmp.Or(r.cadence(at+"/every", t.Every), every),
 			Lookback:  r.lookback(at+"/capture/lookback", t.Capture.Lookback),
 			Write:     cmp.Or(t.Write, doc.Defaults.Write, WriteAppend),
 			Deletes:   cmp.Or(t.Deletes, doc.Defaults.Deletes, DeletesSoft),
@@ -396,10 +429,15 @@ func ParseCadence(text string) (Cadence, error) {
 		}
 		return Cadence(canonical(d)), nil
 	}
-	if _, err := cron.ParseStandard(text); err != nil {
+	fields := strings.Fields(text)
+	expression, err := cron.ParseStandard(text)
+	if err != nil || len(fields) != 5 || strings.Contains(text, "TZ=") {
 		return "", fmt.Errorf("%q is neither an interval nor a cron expression", text)
 	}
-	return Cadence(strings.Join(strings.Fields(text), " ")), nil
+	if expression.Next(time.Now()).IsZero() {
+		return "", fmt.Errorf("the cron expression %q names no day that exists", text)
+	}
+	return Cadence(strings.Join(fields, " ")), nil
 }
 
 // canonical is the shortest text of a duration: 1m, not 1m0s.

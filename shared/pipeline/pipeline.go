@@ -151,8 +151,7 @@ func Cadences(pipelines []Pipeline, f func(Pipeline) []Cadence) []Cadence {
 	return out
 }
 
-// ExtractCadences, DedupCadences and ReverseCadences are the cadences of one
-// pipeline by the function that serves them.
+// ExtractCadences returns the cadences of the pipeline's tables.
 func ExtractCadences(p Pipeline) []Cadence {
 	out := make([]Cadence, 0, len(p.Tables))
 	for _, t := range p.Tables {

@@ -30,7 +30,7 @@ func (p Problem) String() string {
 
 // Problems is every mistake found in the pipeline files, in file and line
 // order. Retrying cannot help: the files have to be corrected.
-type Problems []Problem
+type Problems []Problem //nolint:errname // a list of Problem, and named so
 
 // Error lists the problems, one a line.
 func (p Problems) Error() string {

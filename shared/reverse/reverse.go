@@ -7,14 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/controlplane"
@@ -40,8 +36,8 @@ type Runner struct {
 // production database (I10). The error joins those of the syncs that failed;
 // the others are done (I7).
 func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
-	if d.Sync != "" && !r.knows(d.Message) {
-		return tick.Unknown("sync", d.Sync, r.syncNames())
+	if err := r.check(d.Message); err != nil {
+		return err
 	}
 	u, err := r.Dispatch(ctx, d.Message, func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 })
 	if err != nil || u == nil {
@@ -65,20 +61,27 @@ func due(p *pipeline.Pipeline, m tick.Message) []*pipeline.Sync {
 	return out
 }
 
-func (r *Runner) knows(m tick.Message) bool {
-	return slices.ContainsFunc(r.Pipelines, func(p pipeline.Pipeline) bool {
-		return (m.Pipeline == "" || p.Name == m.Pipeline) && p.Sync(m.Sync) != nil
-	})
-}
-
-func (r *Runner) syncNames() []string {
-	var out []string
+// check refuses, by name, what a message asks for and no run could give.
+func (r *Runner) check(m tick.Message) error {
+	var names, tables []string
+	var sync, table bool
 	for _, p := range r.Pipelines {
 		for _, s := range p.ReverseETL {
-			out = append(out, s.Name)
+			names, tables = append(names, s.Name), append(tables, s.Table)
+			concerned := m.Pipeline == "" || p.Name == m.Pipeline
+			sync = sync || concerned && s.Name == m.Sync
+			table = table || concerned && s.Table == m.Table && (m.Sync == "" || s.Name == m.Sync)
 		}
 	}
-	return out
+	switch {
+	case m.Full:
+		return fault.Fix(errors.New("full is not served by ReverseETL: every run compares the whole result with the table"), "send the message without full")
+	case m.Sync != "" && !sync:
+		return tick.Unknown("sync", m.Sync, names)
+	case m.Table != "" && !table:
+		return tick.Unknown("target table", m.Table, tables)
+	}
+	return nil
 }
 
 // Outcome is what a run did, as tidemark.runs keeps it in detail.
@@ -90,6 +93,7 @@ type Outcome struct {
 	Unchanged int64           `json:"unchanged"`
 	Absent    int64           `json:"absent"`
 	Rejected  int64           `json:"rejected"`
+	Locked    int64           `json:"locked"`            // held by other transactions, left for a later run
 	Samples   []target.Sample `json:"samples,omitempty"` // of a dry run
 
 	bytes int64
@@ -142,7 +146,7 @@ func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry
 		_, run.Remedy = fault.Classify(failure)
 	} else {
 		slog.InfoContext(ctx, "synced", "dry_run", dry, "rows", o.Rows, "insert", o.Insert, "update", o.Update,
-			"unchanged", o.Unchanged, "absent", o.Absent, "rejected", o.Rejected)
+			"unchanged", o.Unchanged, "absent", o.Absent, "rejected", o.Rejected, "locked", o.Locked)
 	}
 	return fault.Recorded(errors.Join(failure, r.Control.RecordRejects(ctx, run.Unit, id, rejects), r.Control.FinishRun(ctx, id, run)))
 }
@@ -165,33 +169,35 @@ func (r *Runner) do(ctx context.Context, u tick.Unit, s *pipeline.Sync, lease *c
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stage.Drop(ctx)) }()
-	if o.Rows, err = stage.Load(ctx, func(w io.Writer) error { return load(ctx, w, result, stage.Columns()) }); err != nil {
-		return nil, err
+	found, err := stageRows(ctx, stage, result, o)
+	if err != nil {
+		return keep(found, o), err
 	}
 	plan, err := stage.Plan(ctx)
+	found = append(found, plan.Rejects...)
 	if err != nil {
-		return nil, err
+		return keep(found, o), err
 	}
-	found := plan.Rejects
 	o.Insert, o.Update, o.Unchanged, o.Absent = plan.Insert, plan.Update, plan.Unchanged, plan.Absent
 	if dry {
-		o.Samples = plan.Samples
-	} else {
-		applied, err := stage.Apply(ctx, func() bool { return timeLeft(ctx) })
-		found = append(found, applied.Rejects...)
-		o.Insert, o.Update, o.more = applied.Inserted, applied.Updated, !applied.Done
-		if err != nil {
-			return keep(stage, found, o), err
-		}
+		o.Samples, err = stage.Samples(ctx)
+		return keep(found, o), err
 	}
-	return keep(stage, found, o), nil
+	applied, err := stage.Apply(ctx, func() bool { return timeLeft(ctx) })
+	o.Insert, o.Update, o.Locked = applied.Inserted, applied.Updated, applied.Locked
+	// Without a row written another run would come no further now.
+	o.more = !applied.Done && applied.Written() > 0
+	if err == nil && !applied.Done && !o.more {
+		slog.WarnContext(ctx, "nothing written: other transactions hold the rows; the next tick tries again", "locked", applied.Locked)
+	}
+	return keep(append(found, applied.Rejects...), o), err
 }
 
-func keep(stage *target.Staging, found []target.Reject, o *Outcome) []controlplane.Reject {
+func keep(found []target.Reject, o *Outcome) []controlplane.Reject {
 	o.Rejected = int64(len(found))
 	out := make([]controlplane.Reject, len(found))
 	for i, r := range found {
-		out[i] = controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: stage.Named(r.Row)}
+		out[i] = controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: r.Row}
 	}
 	return out
 }
@@ -214,32 +220,4 @@ func stagedColumns(schema *arrow.Schema) ([]target.Column, error) {
 		out[i] = target.Column{Name: f.Name, Type: typ}
 	}
 	return out, nil
-}
-
-// load writes the mapped columns of the result, in their order, as COPY BINARY.
-func load(ctx context.Context, w io.Writer, result *warehouse.Result, columns []string) error {
-	at := make([]int, len(columns))
-	fields := make([]arrow.Field, len(columns))
-	for i, name := range columns {
-		at[i] = slices.IndexFunc(result.Schema.Fields(), func(f arrow.Field) bool { return strings.EqualFold(f.Name, name) })
-		fields[i] = result.Schema.Field(at[i])
-	}
-	schema := arrow.NewSchema(fields, nil)
-	out, err := rowwire.NewCopyWriter(w, schema)
-	if err != nil {
-		return err
-	}
-	err = result.Each(ctx, func(record arrow.Record) error {
-		arrays := make([]arrow.Array, len(at))
-		for i, n := range at {
-			arrays[i] = record.Column(n)
-		}
-		mapped := array.NewRecord(schema, arrays, record.NumRows())
-		defer mapped.Release()
-		return out.WriteRecord(mapped)
-	})
-	if err != nil {
-		return err
-	}
-	return out.Close()
 }

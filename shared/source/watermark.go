@@ -366,7 +366,11 @@ func (r *Read) bindCursor(ctx context.Context, cursor []string) error {
 	return nil
 }
 
-func bound(name, typ string) string { return "current_setting('" + name + "')::" + typ }
+// bound is a bound value as a type of pg_catalog, by its catalogue name: "bit" by
+// its SQL name would be bit(1).
+func bound(name, typ string) string {
+	return "current_setting('" + name + "')::pg_catalog." + catalog.Quote(typ)
+}
 
 func (w *Watermark) filterSQL() string {
 	if w.Filter == nil {
@@ -677,8 +681,11 @@ func (f family) number(b []byte) int64 {
 	}
 	switch f {
 	case daily:
-		if v == math.MaxInt32 || v == math.MinInt32 {
-			return v << 31
+		switch v {
+		case math.MaxInt32:
+			return math.MaxInt64
+		case math.MinInt32:
+			return math.MinInt64
 		}
 		return v*microsPerDay + postgresEpoch
 	case instant, civil:

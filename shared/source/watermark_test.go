@@ -174,10 +174,10 @@ func TestKeysetSQL(t *testing.T) {
 	got = append(got, w.filterSQL())
 	want := []string{
 		`("up""dated", ("code"::text COLLATE "C"), "id")`,
-		`(current_setting('tidemark.at_0')::timestamptz, (current_setting('tidemark.at_1')::text COLLATE "C"), current_setting('tidemark.at_2')::int8)`,
+		`(current_setting('tidemark.at_0')::pg_catalog."timestamptz", (current_setting('tidemark.at_1')::pg_catalog."text" COLLATE "C"), current_setting('tidemark.at_2')::pg_catalog."int8")`,
 		``,
-		` AND "tenant" = current_setting('tidemark.tenant')::uuid`,
-		` AND "code"::text = current_setting('tidemark.tenant')::text`,
+		` AND "tenant" = current_setting('tidemark.tenant')::pg_catalog."uuid"`,
+		` AND "code"::text = current_setting('tidemark.tenant')::pg_catalog."text"`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("SQL (-want +got):\n%s", diff)

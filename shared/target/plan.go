@@ -3,7 +3,9 @@ package target
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -13,11 +15,24 @@ import (
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
 
-// Reject is a row that cannot be written, and why.
+// Reject is a row that cannot be written, and why. Column and the fields of Row
+// have the names of the table.
 type Reject struct {
 	Column string          `json:"column,omitempty"`
 	Reason string          `json:"reason"`
 	Row    json.RawMessage `json:"row"`
+
+	n int64 // of the staged row
+}
+
+// MaxRejects is how many rows one step of a run may refuse: beyond, it is the
+// query that is wrong, and the run ends with a permanent error.
+const MaxRejects = 10_000
+
+// TooMany is the error of a run that refused more than MaxRejects rows. The
+// reason must not quote a row.
+func TooMany(reason string) error {
+	return fault.Fix(fmt.Errorf("more than %d rows refused, the last because %s", MaxRejects, reason), "correct the query")
 }
 
 // Plan is what a run would do: counts by what each staged row comes to.
@@ -27,7 +42,6 @@ type Plan struct {
 	Unchanged int64 `json:"unchanged"`
 	Absent    int64 `json:"absent"` // no row has the key, and the mode does not insert
 	Rejects   []Reject
-	Samples   []Sample
 }
 
 // Sample is one row a plan would write: Before is null for an insert.
@@ -37,7 +51,7 @@ type Sample struct {
 	After  json.RawMessage `json:"after"`
 }
 
-// samples is how many rows of each action a plan shows.
+// samples is how many rows of each action are shown.
 const samples = 5
 
 // Plan casts the staged rows to the table's types, sets aside those that cannot
@@ -45,18 +59,10 @@ const samples = 5
 // with the table and notes what would change. It writes nothing to the table.
 func (s *Staging) Plan(ctx context.Context) (Plan, error) {
 	var p Plan
-	var last int64
-	if err := s.pool.QueryRow(ctx, "SELECT coalesce(max(n), 0) FROM "+s.raw).Scan(&last); err != nil {
-		return p, fmt.Errorf("counting staged rows: %w", err)
-	}
-	cast := func(ctx context.Context, from, to int64) error {
-		_, err := s.pool.Exec(ctx, s.castSQL("n BETWEEN $1 AND $2 AND "+s.exactSQL()), from, to)
-		return err
-	}
-	if err := s.isolate(ctx, 1, last, s.raw, cast, &p.Rejects); err != nil {
+	if err := s.castAll(ctx, &p); err != nil {
 		return p, fmt.Errorf("casting staged rows: %w", err)
 	}
-	for _, step := range []func(context.Context, *Plan) error{s.rejectInexact, s.rejectKeys, s.compare, s.sample} {
+	for _, step := range []func(context.Context, *Plan) error{s.rejectInexact, s.rejectKeys, s.compare} {
 		if err := step(ctx, &p); err != nil {
 			return p, err
 		}
@@ -64,121 +70,125 @@ func (s *Staging) Plan(ctx context.Context) (Plan, error) {
 	return p, nil
 }
 
-// castSQL inserts the raw rows that satisfy the condition in the table's types;
-// with "true" and no rows it proves that the casts exist.
-func (s *Staging) castSQL(condition string) string {
-	exprs := []string{"n"}
-	for _, c := range s.all() {
-		exprs = append(exprs, c.castExpr())
+func (s *Staging) castAll(ctx context.Context, p *Plan) error {
+	if err := s.exec(ctx, "CREATE INDEX ON "+s.raw+" (n)"); err != nil {
+		return err
 	}
-	return fmt.Sprintf("INSERT INTO %s SELECT %s FROM %s WHERE %s", s.cast, strings.Join(exprs, ", "), s.raw, condition)
+	last, err := s.number(ctx, "SELECT coalesce(max(n), 0) FROM "+s.raw)
+	if err != nil {
+		return err
+	}
+	return s.isolate(ctx, 1, last, work{table: s.raw, rejects: &p.Rejects, run: func(ctx context.Context, from, to int64, _ bool) error {
+		return s.exec(ctx, s.castSQL(), from, to)
+	}})
 }
 
-// castExpr goes through text where Postgres' own cast is not exact: from double
-// precision to numeric it keeps 15 digits only.
-func (c staged) castExpr() string {
-	if c.from.Type == "double precision" && c.column.Base == "numeric" {
-		return c.name + "::text::" + c.column.Type
-	}
-	return c.name + "::" + c.column.Type
-}
-
-// exactSQL is true for rows that survive the casts unchanged (I3).
-func (s *Staging) exactSQL() string {
-	conditions := []string{"true"}
+// castSQL inserts the raw rows of a range in the table's types, those that
+// survive it.
+func (s *Staging) castSQL() string {
+	exprs, conditions := []string{"n"}, []string{"n BETWEEN $1 AND $2"}
 	for _, c := range s.all() {
+		exprs = append(exprs, c.cast())
 		if exact := c.exact(); exact != "" {
-			conditions = append(conditions, "("+exact+")")
+			conditions = append(conditions, exact)
 		}
 	}
-	return strings.Join(conditions, " AND ")
+	return fmt.Sprintf("INSERT INTO %s SELECT %s FROM %s WHERE %s", s.cast, strings.Join(exprs, ", "), s.raw, strings.Join(conditions, " AND "))
 }
 
-// exact is true where a value survives its cast: an explicit cast rounds
-// numbers and cuts text without a word. real is exempt: whoever maps FLOAT64 to
-// it has chosen its precision.
-func (c staged) exact() string {
-	switch c.from.Type {
-	case "bigint", "numeric", "double precision", "date", "time", "timestamp", "timestamptz":
-		if c.column.Base == "" || c.column.Base == "float4" || c.column.Base == "text" || c.column.Base == "varchar" {
-			return ""
-		}
-		return fmt.Sprintf("%s::%s IS NOT DISTINCT FROM %s", c.castExpr(), c.from.Type, c.name)
-	case "text":
-		if c.column.Base == "varchar" || c.column.Base == "bpchar" {
-			return fmt.Sprintf("%[1]s IS NULL OR rtrim(%[1]s) = rtrim(%[2]s::text)", c.name, c.castExpr())
-		}
-	}
-	return ""
-}
-
+// rejectInexact finds the rows that were neither cast nor refused with an error:
+// a value of theirs would change. Afterwards every staged row is accounted for.
 func (s *Staging) rejectInexact(ctx context.Context, p *Plan) error {
-	var left int64
-	if err := s.pool.QueryRow(ctx, fmt.Sprintf("SELECT (SELECT count(*) FROM %s) - (SELECT count(*) FROM %s)", s.raw, s.cast)).Scan(&left); err != nil {
+	missing := fmt.Sprintf("SELECT (SELECT count(*) FROM %s) - (SELECT count(*) FROM %s)", s.raw, s.cast)
+	left, err := s.number(ctx, missing)
+	if err != nil {
 		return fmt.Errorf("counting cast rows: %w", err)
 	}
 	if left == int64(len(p.Rejects)) {
 		return nil
 	}
-	for _, c := range s.all() {
-		exact := c.exact()
-		if exact == "" {
-			continue
+	if left > MaxRejects {
+		return TooMany("values would change when stored in the types of the table")
+	}
+	failed := make([]int64, len(p.Rejects))
+	for i, r := range p.Rejects {
+		failed[i] = r.n
+	}
+	whose := "CASE"
+	for i, c := range s.all() {
+		if exact := c.exact(); exact != "" {
+			whose += fmt.Sprintf(" WHEN NOT (%s) THEN %d", exact, i)
 		}
-		// Rows already set aside for an error would fail this cast again; only
-		// CASE says what is evaluated first.
-		rows, err := s.pool.Query(ctx, fmt.Sprintf("SELECT to_jsonb(r) FROM %s r WHERE CASE WHEN n = ANY ($1) OR n IN (SELECT n FROM %s) THEN false ELSE NOT (%s) END", s.raw, s.cast, exact), s.failed(p))
-		if err != nil {
-			return fmt.Errorf("finding values that would change: %w", err)
-		}
-		if err := s.collect(rows, p, c.column.Name, "the value would change when stored as "+c.column.Type); err != nil {
-			return err
-		}
+	}
+	// Rows already set aside for an error would fail this cast again: it stands in
+	// the select list, which is worked out for rows that the condition lets pass.
+	found, err := s.rejected(ctx, fmt.Sprintf("SELECT n, %s, %s END FROM %s r WHERE n <> ALL ($1) AND n NOT IN (SELECT n FROM %s)",
+		s.object("r", false), whose, s.raw, s.cast), failed)
+	if err != nil {
+		return fmt.Errorf("finding values that would change: %w", err)
+	}
+	if int64(len(found)+len(failed)) != left {
+		return fmt.Errorf("of %d staged rows that were not cast only %d are known", left, len(found)+len(failed))
+	}
+	for _, f := range found {
+		column := s.all()[f.column].column
+		f.Reject.Column, f.Reject.Reason = column.Name, "the value would change when stored as "+column.Type
+		p.Rejects = append(p.Rejects, f.Reject)
 	}
 	return nil
 }
 
-func (s *Staging) failed(p *Plan) []int64 {
-	out := make([]int64, 0, len(p.Rejects))
-	for _, r := range p.Rejects {
-		var row struct{ N int64 }
-		if json.Unmarshal(r.Row, &row) == nil {
-			out = append(out, row.N)
+// rejectedRow is a staged row that a query refuses, and for which mapped column.
+type rejectedRow struct {
+	Reject
+
+	column int
+}
+
+func (s *Staging) rejected(ctx context.Context, sql string, args ...any) (found []rejectedRow, err error) {
+	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return err
 		}
-	}
-	return out
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r rejectedRow, err error) {
+			err = row.Scan(&r.n, &r.Row, &r.column)
+			return r, err
+		})
+		return err
+	})
+	return found, err
 }
 
 // rejectKeys sets aside rows without a key and all rows of a key given twice:
 // which of them is meant nobody can say.
 func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
+	if err := s.exec(ctx, "ANALYZE "+s.cast); err != nil {
+		return fmt.Errorf("analyzing staged rows: %w", err)
+	}
 	keys := strings.Join(names(s.keys), ", ")
-	absent := strings.Join(names(s.keys), " IS NULL OR ") + " IS NULL"
-	rows, err := s.pool.Query(ctx, fmt.Sprintf("DELETE FROM %s s WHERE %s RETURNING to_jsonb(s)", s.cast, absent))
-	if err != nil {
-		return fmt.Errorf("finding rows without a key: %w", err)
-	}
-	if err := s.collect(rows, p, s.keys[0].column.Name, "the key is NULL"); err != nil {
-		return err
-	}
-	rows, err = s.pool.Query(ctx, fmt.Sprintf("DELETE FROM %[1]s s WHERE (%[2]s) IN (SELECT %[2]s FROM %[1]s GROUP BY %[2]s HAVING count(*) > 1) RETURNING to_jsonb(s)", s.cast, keys))
-	if err != nil {
-		return fmt.Errorf("finding keys given twice: %w", err)
-	}
-	return s.collect(rows, p, s.keys[0].column.Name, "the query gives this key more than once")
-}
-
-// collect turns staged rows into rejects under the names the query gave them.
-func (s *Staging) collect(rows pgx.Rows, p *Plan, column, reason string) error {
-	found, err := pgx.CollectRows(rows, pgx.RowTo[json.RawMessage])
-	if err != nil {
-		return fmt.Errorf("reading rejected rows: %w", err)
-	}
-	if len(p.Rejects)+len(found) > maxRejects {
-		return fault.Fix(fmt.Errorf("more than %d rows refused, the last because %s", maxRejects, reason), "correct the query")
-	}
-	for _, row := range found {
-		p.Rejects = append(p.Rejects, Reject{column, reason, row})
+	for _, step := range []struct{ condition, reason string }{
+		{strings.Join(names(s.keys), " IS NULL OR ") + " IS NULL", "the key is NULL"},
+		{fmt.Sprintf("(%[1]s) IN (SELECT %[1]s FROM %[2]s GROUP BY %[1]s HAVING count(*) > 1)", keys, s.cast), "the query gives this key more than once"},
+	} {
+		count, err := s.number(ctx, fmt.Sprintf("SELECT count(*) FROM %s WHERE %s", s.cast, step.condition))
+		if err != nil {
+			return fmt.Errorf("checking the keys: %w", err)
+		}
+		if count == 0 {
+			continue
+		}
+		if int64(len(p.Rejects))+count > MaxRejects {
+			return TooMany(step.reason)
+		}
+		found, err := s.rejected(ctx, fmt.Sprintf("DELETE FROM %s s WHERE %s RETURNING n, %s, 0", s.cast, step.condition, s.object("s", false)))
+		if err != nil {
+			return fmt.Errorf("setting rows aside for their key: %w", err)
+		}
+		for _, f := range found {
+			f.Reject.Column, f.Reject.Reason = s.keys[0].column.Name, step.reason
+			p.Rejects = append(p.Rejects, f.Reject)
+		}
 	}
 	return nil
 }
@@ -186,59 +196,50 @@ func (s *Staging) collect(rows pgx.Rows, p *Plan, column, reason string) error {
 // compare joins the staged rows with the table and numbers what would change in
 // key order, the order in which it is applied and locked.
 func (s *Staging) compare(ctx context.Context, p *Plan) error {
-	if _, err := s.pool.Exec(ctx, "ANALYZE "+s.cast); err != nil {
-		return fmt.Errorf("analyzing staged rows: %w", err)
-	}
 	missing := "absent"
 	if s.sync.Mode == pipeline.ModeUpsert {
 		missing = "insert"
 	}
 	columns := strings.Join(names(s.all()), ", ")
-	rows, err := s.pool.Query(ctx, fmt.Sprintf(`
-		WITH compared AS (
-			SELECT s.*, CASE WHEN t.%[1]s IS NULL THEN '%[2]s' WHEN %[3]s THEN 'update' ELSE 'unchanged' END AS action
-			  FROM %[4]s s LEFT JOIN %[5]s t ON %[6]s
-		), planned AS (
-			INSERT INTO %[7]s (n, action, %[8]s)
-			SELECT row_number() OVER (ORDER BY %[9]s), action, %[8]s FROM compared WHERE action IN ('insert', 'update')
-		)
-		SELECT action, count(*) FROM compared GROUP BY action`,
-		catalog.Quote(s.keys[0].column.Name), missing, s.changed("t", "s"), s.cast, s.table.SQLName(), s.match("t", "s"),
-		s.plan, columns, strings.Join(names(s.keys), ", ")))
+	counts := map[string]*int64{"insert": &p.Insert, "update": &p.Update, "unchanged": &p.Unchanged, "absent": &p.Absent}
+	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, fmt.Sprintf(`
+			WITH compared AS (
+				SELECT s.*, CASE WHEN t.%[1]s IS NULL THEN '%[2]s' WHEN %[3]s THEN 'update' ELSE 'unchanged' END AS action
+				  FROM %[4]s s LEFT JOIN %[5]s t ON %[6]s
+			), planned AS (
+				INSERT INTO %[7]s (n, action, %[8]s)
+				SELECT row_number() OVER (ORDER BY %[9]s), action, %[8]s FROM compared WHERE action IN ('insert', 'update')
+			)
+			SELECT action, count(*) FROM compared GROUP BY action`,
+			catalog.Quote(s.keys[0].column.Name), missing, s.changed("t", "s"), s.cast, s.table.SQLName(), s.match("t", "s"),
+			s.plan, columns, strings.Join(names(s.keys), ", ")))
+		if err != nil {
+			return err
+		}
+		var action string
+		var n int64
+		_, err = pgx.ForEachRow(rows, []any{&action, &n}, func() error {
+			*counts[action] = n
+			return nil
+		})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("comparing staged rows: %w", err)
 	}
-	var action string
-	var n int64
-	if _, err = pgx.ForEachRow(rows, []any{&action, &n}, func() error {
-		switch action {
-		case "insert":
-			p.Insert = n
-		case "update":
-			p.Update = n
-		case "unchanged":
-			p.Unchanged = n
-		default:
-			p.Absent = n
-		}
-		return nil
-	}); err != nil {
-		return fmt.Errorf("comparing staged rows: %w", err)
-	}
-	if _, err := s.pool.Exec(ctx, "CREATE INDEX ON "+s.plan+" (n)"); err != nil {
+	if err := errors.Join(s.exec(ctx, "CREATE INDEX ON "+s.plan+" (n)"), s.exec(ctx, "ANALYZE "+s.plan)); err != nil {
 		return fmt.Errorf("indexing the plan: %w", err)
-	}
-	if _, err := s.pool.Exec(ctx, "ANALYZE "+s.plan); err != nil {
-		return fmt.Errorf("analyzing the plan: %w", err)
 	}
 	return nil
 }
 
-// match joins the table and staged rows by key.
+// match joins the table and staged rows by key. The operator is named in full:
+// what comes first in a search_path must not redefine it.
 func (s *Staging) match(table, stage string) string {
 	conditions := make([]string, len(s.keys))
 	for i, k := range s.keys {
-		conditions[i] = fmt.Sprintf("%s.%s = %s.%s", table, catalog.Quote(k.column.Name), stage, k.name)
+		conditions[i] = fmt.Sprintf("%s.%s OPERATOR(pg_catalog.=) %s.%s", table, catalog.Quote(k.column.Name), stage, k.name)
 	}
 	return strings.Join(conditions, " AND ")
 }
@@ -247,42 +248,39 @@ func (s *Staging) match(table, stage string) string {
 func (s *Staging) changed(table, stage string) string {
 	conditions := []string{"false"}
 	for _, c := range s.values {
-		have, want := table+"."+catalog.Quote(c.column.Name), stage+"."+c.name
-		switch c.column.Base {
-		case "json": // has no equality of its own
-			have, want = have+"::jsonb", want+"::jsonb"
-		case "", "xml": // an extension's idea of equal may be wider than ours
-			have, want = have+"::text", want+"::text"
-		}
-		conditions = append(conditions, have+" IS DISTINCT FROM "+want)
+		conditions = append(conditions, c.differs(table, stage))
 	}
 	return "(" + strings.Join(conditions, " OR ") + ")"
 }
 
-// sample shows some rows of each action, before and after.
-func (s *Staging) sample(ctx context.Context, p *Plan) error {
+// Samples shows some rows of each action of the plan, before and after.
+func (s *Staging) Samples(ctx context.Context) ([]Sample, error) {
+	var out []Sample
 	before, after := s.object("t", true), s.object("s", false)
 	for _, action := range []string{"insert", "update"} {
-		rows, err := s.pool.Query(ctx, fmt.Sprintf(`
-			SELECT s.action, CASE WHEN s.action = 'update' THEN %s END, %s FROM %s s LEFT JOIN %s t ON %s WHERE s.action = $1 ORDER BY s.n LIMIT %d`,
-			before, after, s.plan, s.table.SQLName(), s.match("t", "s"), samples), action)
-		if err != nil {
-			return fmt.Errorf("sampling the plan: %w", err)
-		}
-		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Sample, error) {
-			var x Sample
-			err := row.Scan(&x.Action, &x.Before, &x.After)
-			return x, err
+		err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+			rows, err := tx.Query(ctx, fmt.Sprintf(`
+				SELECT s.action, CASE WHEN s.action = 'update' THEN %s END, %s FROM %s s LEFT JOIN %s t ON %s WHERE s.action = $1 ORDER BY s.n LIMIT %d`,
+				before, after, s.plan, s.table.SQLName(), s.match("t", "s"), samples), action)
+			if err != nil {
+				return err
+			}
+			found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (x Sample, err error) {
+				err = row.Scan(&x.Action, &x.Before, &x.After)
+				return x, err
+			})
+			out = slices.Concat(out, found)
+			return err
 		})
 		if err != nil {
-			return fmt.Errorf("sampling the plan: %w", err)
+			return nil, fmt.Errorf("sampling the plan: %w", err)
 		}
-		p.Samples = append(p.Samples, found...)
 	}
-	return nil
+	return out, nil
 }
 
-// object is the mapped columns of a row as one JSON object.
+// object is the mapped columns of a row as one JSON object under the names of
+// the table. json goes as text: it may hold what jsonb cannot.
 func (s *Staging) object(alias string, table bool) string {
 	exprs := make([]string, 0, len(s.keys)+len(s.values))
 	for _, c := range s.all() {
@@ -290,7 +288,10 @@ func (s *Staging) object(alias string, table bool) string {
 		if table {
 			value = alias + "." + catalog.Quote(c.column.Name)
 		}
-		exprs = append(exprs, "jsonb_build_object("+literal(c.column.Name)+", "+value+")")
+		if strings.TrimPrefix(c.column.Base, "_") == "json" {
+			value += "::text"
+		}
+		exprs = append(exprs, "jsonb_build_object("+literal(c.column.Name)+"::text, "+value+")")
 	}
 	return strings.Join(exprs, " || ")
 }

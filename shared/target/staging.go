@@ -66,14 +66,45 @@ func Open(ctx context.Context, pool *pgxpool.Pool, sync *pipeline.Sync, schema, 
 	if s.values, err = s.mapped("c", sync.Columns, columns); err != nil {
 		return nil, err
 	}
-	key := make([]string, len(s.keys))
-	for i, k := range s.keys {
-		key[i] = k.column.Name
-	}
-	if _, err := table.CheckKey(key); err != nil {
+	if err := s.checkKey(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.create(ctx)
+	if err := s.create(ctx); err != nil {
+		return nil, errors.Join(err, s.Drop(ctx))
+	}
+	return s, nil
+}
+
+// checkKey refuses key columns that cannot name a row for certain. What an
+// extension calls equal depends on the search_path.
+func (s *Staging) checkKey(ctx context.Context) error {
+	if _, err := s.table.CheckKey(s.keyColumns()); err != nil {
+		return err
+	}
+	for _, k := range s.keys {
+		if k.column.Base != "" {
+			continue
+		}
+		var enum bool
+		if err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_type WHERE oid = $1 AND typtype = 'e')", k.column.Param).Scan(&enum)
+		}); err != nil {
+			return fmt.Errorf("looking up the type of key column %s: %w", k.column.Name, err)
+		}
+		if !enum {
+			return fault.Fix(fmt.Errorf("key column %s of %s is a %s, whose equality is an extension's own", k.column.Name, s.table.Name, k.column.Type),
+				"choose key columns of a built-in type or an enum, with a unique index")
+		}
+	}
+	return nil
+}
+
+func (s *Staging) keyColumns() []string {
+	out := make([]string, len(s.keys))
+	for i, k := range s.keys {
+		out[i] = k.column.Name
+	}
+	return out
 }
 
 func (s *Staging) mapped(prefix string, mappings []pipeline.Mapping, columns []Column) ([]staged, error) {
@@ -92,13 +123,16 @@ func (s *Staging) mapped(prefix string, mappings []pipeline.Mapping, columns []C
 			return nil, s.table.Missing("column", m.To)
 		}
 		out[i] = staged{fmt.Sprintf("%s%d", prefix, i+1), columns[at], column}
+		if out[i].refused() {
+			return nil, s.unstorable(out[i])
+		}
 	}
 	return out, nil
 }
 
 func (s *Staging) all() []staged { return append(slices.Clone(s.keys), s.values...) }
 
-// Columns are the columns to load, in order.
+// Columns are the columns to load, in order, as the query names them.
 func (s *Staging) Columns() []string {
 	var out []string
 	for _, c := range s.all() {
@@ -107,47 +141,107 @@ func (s *Staging) Columns() []string {
 	return out
 }
 
+// Targets are the columns of the table that Columns go to.
+func (s *Staging) Targets() []string {
+	var out []string
+	for _, c := range s.all() {
+		out = append(out, c.column.Name)
+	}
+	return out
+}
+
 func (s *Staging) create(ctx context.Context) error {
 	if err := s.sweep(ctx); err != nil {
 		return err
 	}
-	raw, cast, plan := []string{"n bigint GENERATED ALWAYS AS IDENTITY"}, []string{"n bigint"}, []string{"n bigint", "action text"}
+	raw, cast := []string{"n bigint GENERATED ALWAYS AS IDENTITY"}, make([]string, 0, len(s.keys)+len(s.values))
 	for _, c := range s.all() {
 		raw = append(raw, c.name+" "+c.from.Type)
-		cast = append(cast, c.name+" "+c.column.Type)
-		plan = append(plan, c.name+" "+c.column.Type)
+		cast = append(cast, "t."+catalog.Quote(c.column.Name)+" AS "+c.name)
 	}
-	for name, columns := range map[string][]string{s.raw: raw, s.cast: cast, s.plan: plan} {
-		if _, err := s.pool.Exec(ctx, "CREATE UNLOGGED TABLE "+name+" ("+strings.Join(columns, ", ")+")"); err != nil {
-			return errors.Join(fmt.Errorf("creating the staging tables: %w", err), s.Drop(ctx))
+	// Columns taken from the table itself have its types and collations too.
+	like := strings.Join(cast, ", ") + " FROM " + s.table.SQLName() + " t WITH NO DATA"
+	for _, sql := range []string{
+		"CREATE UNLOGGED TABLE " + s.raw + " (" + strings.Join(raw, ", ") + ")",
+		"CREATE UNLOGGED TABLE " + s.cast + " AS SELECT NULL::bigint AS n, " + like,
+		"CREATE UNLOGGED TABLE " + s.plan + " AS SELECT NULL::bigint AS n, NULL::text AS action, " + like,
+	} {
+		if err := s.exec(ctx, sql); err != nil {
+			return fmt.Errorf("creating the staging tables: %w", err)
 		}
 	}
-	// A cast that does not exist is found before any row moves.
-	if _, err := s.pool.Exec(ctx, s.castSQL("true")); err != nil {
-		err = fmt.Errorf("casting the query's columns to those of %s: %w", s.table.Name, err)
-		if fault.SQLState(err) == "42846" { // cannot_coerce
-			err = fault.Fix(err, "cast the column in the query to the type of the table's column")
+	return s.prove(ctx)
+}
+
+// prove has Postgres plan every cast, test and statement that writes while the
+// staging tables are empty: what cannot work is found before any row moves.
+func (s *Staging) prove(ctx context.Context) error {
+	for _, c := range s.all() {
+		sql := "SELECT " + c.cast()
+		if exact := c.exact(); exact != "" {
+			sql += ", " + exact
 		}
-		return errors.Join(err, s.Drop(ctx))
+		err := s.exec(ctx, sql+" FROM "+s.raw)
+		switch fault.SQLState(err) {
+		case "42846", "42883", "42804": // cannot_coerce, undefined_function (and operator), datatype_mismatch
+			return s.unstorable(c)
+		}
+		if err != nil {
+			return fmt.Errorf("casting column %q of the query to %s: %w", c.from.Name, c.column.Type, err)
+		}
+	}
+	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error { return s.explain(ctx, tx) })
+	if fault.SQLState(err) == "42P10" { // invalid_column_reference: no unique index is on exactly these columns
+		return fault.Fix(fmt.Errorf("no unique index of %s is on exactly (%s), which an upsert needs", s.table.Name, strings.Join(s.keyColumns(), ", ")),
+			fmt.Sprintf("CREATE UNIQUE INDEX CONCURRENTLY ON %s (%s), or name exactly the columns of an existing one as key", s.table.SQLName(), strings.Join(catalog.QuoteAll(s.keyColumns()), ", ")))
+	}
+	if err != nil {
+		return fmt.Errorf("planning to write to %s: %w", s.table.Name, err)
+	}
+	return nil
+}
+
+// explain has Postgres plan the statements that write, with their locks and
+// privileges, and runs none.
+func (s *Staging) explain(ctx context.Context, tx pgx.Tx) error {
+	if len(s.values) > 0 {
+		if _, err := tx.Exec(ctx, "EXPLAIN "+s.updateSQL("s.n < 0")); err != nil {
+			return err
+		}
+	}
+	if s.sync.Mode == pipeline.ModeUpsert {
+		if _, err := tx.Exec(ctx, "EXPLAIN "+s.insertSQL("n < 0")); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // sweep drops the staging tables of runs of this sync that ended without Drop.
+// The schema is created only where it is missing: IF NOT EXISTS would ask for the
+// right to create one even where it exists.
 func (s *Staging) sweep(ctx context.Context) error {
-	if _, err := s.pool.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS tidemark`); err != nil {
-		return fmt.Errorf("creating the schema of the staging tables: %w", err)
+	var left []string
+	if err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		var exists bool
+		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'tidemark')").Scan(&exists); err != nil {
+			return err
+		}
+		if !exists {
+			_, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS tidemark")
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT relname FROM pg_catalog.pg_class WHERE relnamespace = 'tidemark'::regnamespace AND relkind = 'r' AND starts_with(relname::text, $1)", s.owner)
+		if err != nil {
+			return err
+		}
+		left, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	}); err != nil {
+		return fmt.Errorf("preparing the schema of the staging tables: %w", err)
 	}
-	rows, err := s.pool.Query(ctx, `SELECT relname FROM pg_class WHERE relnamespace = 'tidemark'::regnamespace AND relkind = 'r' AND starts_with(relname::text, $1)`, s.owner)
-	if err != nil {
-		return fmt.Errorf("looking for staging tables left behind: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("looking for staging tables left behind: %w", err)
-	}
-	for _, name := range names {
-		if _, err := s.pool.Exec(ctx, "DROP TABLE IF EXISTS tidemark."+catalog.Quote(name)); err != nil {
+	for _, name := range left {
+		if err := s.exec(ctx, "DROP TABLE IF EXISTS tidemark."+catalog.Quote(name)); err != nil {
 			return fmt.Errorf("dropping a staging table left behind: %w", err)
 		}
 	}
@@ -158,37 +252,32 @@ func (s *Staging) sweep(ctx context.Context) error {
 func (s *Staging) Drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if _, err := s.pool.Exec(ctx, "DROP TABLE IF EXISTS "+s.raw+", "+s.cast+", "+s.plan); err != nil {
+	if err := s.exec(ctx, "DROP TABLE IF EXISTS "+s.raw+", "+s.cast+", "+s.plan); err != nil {
 		return fmt.Errorf("dropping the staging tables: %w", err)
 	}
 	return nil
 }
 
 // Load stages rows: fill writes them as COPY BINARY of Columns.
-func (s *Staging) Load(ctx context.Context, fill func(io.Writer) error) (int64, error) {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("staging rows: %w", err)
-	}
-	defer conn.Release()
+func (s *Staging) Load(ctx context.Context, fill func(io.Writer) error) (loaded int64, err error) {
 	r, w := io.Pipe()
 	filled := make(chan error, 1)
-	go func() {
-		err := fill(w)
-		_ = w.CloseWithError(err) // never fails
-		filled <- err
-	}()
-	names := make([]string, 0, len(s.keys)+len(s.values))
-	for _, c := range s.all() {
-		names = append(names, c.name)
-	}
-	tag, err := conn.Conn().PgConn().CopyFrom(ctx, r, "COPY "+s.raw+" ("+strings.Join(names, ", ")+") FROM STDIN (FORMAT binary)")
-	_ = r.CloseWithError(io.ErrClosedPipe) // ends fill if COPY gave up first
-	if source := <-filled; source != nil && !errors.Is(source, io.ErrClosedPipe) {
-		return 0, source
-	}
+	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		go func() {
+			err := fill(w)
+			_ = w.CloseWithError(err) // never fails
+			filled <- err
+		}()
+		tag, err := tx.Conn().PgConn().CopyFrom(ctx, r, "COPY "+s.raw+" ("+strings.Join(names(s.all()), ", ")+") FROM STDIN (FORMAT binary)")
+		_ = r.CloseWithError(io.ErrClosedPipe) // ends fill if COPY gave up first
+		loaded = tag.RowsAffected()
+		if source := <-filled; source != nil && !errors.Is(source, io.ErrClosedPipe) {
+			return source
+		}
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("staging rows: %w", err)
 	}
-	return tag.RowsAffected(), nil
+	return loaded, nil
 }

@@ -51,7 +51,7 @@ const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table
 // are permanent: the same message can never be read.
 func Decode(e event.Event) (Delivery, error) {
 	var envelope struct {
-		Message struct {
+		Message *struct {
 			Data        []byte    `json:"data"`
 			MessageID   string    `json:"messageId"`
 			PublishTime time.Time `json:"publishTime"`
@@ -60,6 +60,9 @@ func Decode(e event.Event) (Delivery, error) {
 	d := Delivery{ID: e.ID()}
 	if err := json.Unmarshal(e.Data(), &envelope); err != nil {
 		return d, fault.Fix(fmt.Errorf("reading the Pub/Sub envelope: %w", err), `post {"message":{"data":"<base64>"}}`)
+	}
+	if envelope.Message == nil {
+		return d, fault.Fix(errors.New("reading the Pub/Sub envelope: it has no message"), `post {"message":{"data":"<base64>"}}`)
 	}
 	d.Data, d.Published = envelope.Message.Data, envelope.Message.PublishTime
 	if envelope.Message.MessageID != "" {
@@ -75,6 +78,9 @@ func Parse(data []byte) (Message, error) {
 	var m Message
 	if len(bytes.TrimSpace(data)) == 0 {
 		return m, nil
+	}
+	if data := bytes.TrimSpace(data); data[0] != '{' {
+		return m, fault.Fix(errors.New("reading the message: it is no JSON object"), example)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()

@@ -141,6 +141,9 @@ func (s *Stream) settle(ctx context.Context) error {
 			if err := s.leaveOut(rows); err != nil {
 				return err
 			}
+			if err := s.drain(ctx); err != nil {
+				return err
+			}
 			return s.resend(ctx)
 		}
 		if status := answer.GetError(); status != nil {
@@ -159,6 +162,25 @@ func (s *Stream) settle(ctx context.Context) error {
 		return s.resend(ctx)
 	}
 	return fmt.Errorf("appending rows from %d: %w", oldest.offset, err)
+}
+
+// drain waits until the server has answered everything on the connection. Only
+// then may offsets be given to other rows: a request still on its way would take
+// the place of what is sent at its offset later, and count as it.
+func (s *Stream) drain(ctx context.Context) error {
+	for range s.sent[1:] {
+		answer, err := s.conn.answer(ctx)
+		switch code := fault.GRPCCode(err); {
+		case errors.Is(err, io.EOF), code == codes.InvalidArgument, code == codes.OutOfRange:
+			return nil // the server has ended the call: it looks at none of them any more
+		case err != nil:
+			return fmt.Errorf("waiting for what follows a refused row: %w", err)
+		}
+		if answer.GetAppendResult() != nil {
+			return errors.New("BigQuery stored rows past a gap")
+		}
+	}
+	return nil
 }
 
 // resend opens a new connection and sends what is unanswered again, at offsets

@@ -86,10 +86,18 @@ var protoName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // Names that are no identifiers travel in the column_name annotation.
 func descriptorOf(columns []Column) *descriptorpb.DescriptorProto {
 	d := &descriptorpb.DescriptorProto{Name: proto.String("Row")}
+	taken := map[string]bool{}
+	for _, c := range columns {
+		taken[c.Name] = true
+	}
 	add := func(number int32, name string, typ descriptorpb.FieldDescriptorProto_Type, label descriptorpb.FieldDescriptorProto_Label) {
 		f := &descriptorpb.FieldDescriptorProto{Name: proto.String(name), Number: proto.Int32(number), Type: typ.Enum(), Label: label.Enum()}
 		if !protoName.MatchString(name) {
-			f.Name = proto.String(fmt.Sprintf("column_%d", number))
+			plain := fmt.Sprintf("column_%d", number)
+			for taken[plain] {
+				plain += "_"
+			}
+			f.Name = proto.String(plain)
 			f.Options = &descriptorpb.FieldOptions{}
 			proto.SetExtension(f.Options, storagepb.E_ColumnName, name)
 		}
@@ -104,7 +112,7 @@ func descriptorOf(columns []Column) *descriptorpb.DescriptorProto {
 			label = descriptorpb.FieldDescriptorProto_LABEL_REQUIRED
 		}
 		_, typ := fieldTypes(c.Kind)
-		add(int32(i+1), c.Name, typ, label) //nolint:gosec // Postgres allows 1,600 columns
+		add(int32(i+1), c.Name, typ, label)
 	}
 	version, syncedAt, deleted := metadataFields(len(columns))
 	required := descriptorpb.FieldDescriptorProto_LABEL_REQUIRED
@@ -118,7 +126,7 @@ func descriptorOf(columns []Column) *descriptorpb.DescriptorProto {
 func Layout(columns []Column) rowwire.Layout {
 	l := rowwire.Layout{Columns: make([]rowwire.Column, len(columns)), BatchBytes: requestBytes}
 	for i, c := range columns {
-		l.Columns[i] = rowwire.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Field: int32(i + 1)} //nolint:gosec // Postgres allows 1,600 columns
+		l.Columns[i] = rowwire.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Field: int32(i + 1)}
 	}
 	l.VersionField, l.SyncedAtField, l.DeletedField = metadataFields(len(columns))
 	return l

@@ -350,8 +350,9 @@ func TestStream(t *testing.T) {
 		{"a whole batch refused", &storageServer{refuse: refusing("2", "3")}, []int{2, 2, 2}, written{Stored: numbers(6, 2, 3), Refused: refused("2", "3"), Rows: 4}},
 		{"every row refused", &storageServer{refuse: func(string) bool { return true }}, []int{1, 1, 1, 1, 1}, written{Refused: refused(numbers(5)...)}},
 		{
+			// What was on its way behind the refused row may yet be stored where it was sent to: nobody knows, so the batch is read again.
 			"refused and broken", &storageServer{refuse: refusing("3"), before: at(codes.Unavailable, 2), after: at(codes.Unavailable, 4)}, []int{2, 2, 2, 2},
-			written{Stored: numbers(8, 3), Refused: refused("3"), Rows: 7},
+			written{Stored: numbers(2), Rows: 8, Err: codes.Unavailable},
 		},
 	}
 	for _, test := range tests {
@@ -402,6 +403,9 @@ func TestStreamStoresEachRowOnce(t *testing.T) {
 			s.before = at(codes.Unavailable, breaks...)
 		}
 		got, err := write(t, s, sizes...)
+		if got.Err == codes.Unavailable && len(bad) > 0 && len(breaks) > 0 {
+			return // a break right behind a refused row fails the batch, which is read again
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@
 package bench_test
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"os/exec"
@@ -54,8 +53,7 @@ tables:
 // them, and psql throws the same COPY away, in turns; the ratio of their rates
 // is the figure.
 func BenchmarkExtract(b *testing.B) {
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
-	ctx := b.Context()
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	url := prepare(b)
 	copied, extracted := time.Duration(0), time.Duration(0)
 	product, sink := connect(b, url)
@@ -63,7 +61,7 @@ func BenchmarkExtract(b *testing.B) {
 	for range b.N {
 		for range 3 {
 			copied += psql(b, url)
-			extracted += run(b, ctx, product, sink, url)
+			extracted += run(b, product, sink, url)
 		}
 	}
 	b.StopTimer()
@@ -94,8 +92,8 @@ func prepare(b *testing.B) string {
 func psql(b *testing.B, url string) time.Duration {
 	b.Helper()
 	start := time.Now()
-	cmd := exec.CommandContext(b.Context(), "psql", "-X", "-q", "-d", url, "-c", "COPY public.wide TO STDOUT (FORMAT binary)") //nolint:gosec // our own database
-	cmd.Stdout = nil                                                                                                                                                   // the null device
+	cmd := exec.CommandContext(b.Context(), "psql", "-X", "-q", "-d", url, "-c", "COPY public.wide TO STDOUT (FORMAT binary)")
+	cmd.Stdout = nil // the null device
 	if err := cmd.Run(); err != nil {
 		b.Fatal(err)
 	}
@@ -135,13 +133,13 @@ func connect(b *testing.B, url string) (*instance.Connections, *discard.Server) 
 	return c, sink
 }
 
-func run(b *testing.B, ctx context.Context, c *instance.Connections, sink *discard.Server, url string) time.Duration {
+func run(b *testing.B, c *instance.Connections, sink *discard.Server, url string) time.Duration {
 	b.Helper()
 	execute(b, url, `DELETE FROM tidemark.sync_state`)
 	before := sink.Committed()
 	start := time.Now()
 	r := extract.Runner{Dispatcher: c.Dispatcher(tick.TopicExtract), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
-	if err := r.Run(ctx, tick.Delivery{}); err != nil {
+	if err := r.Run(b.Context(), tick.Delivery{}); err != nil {
 		b.Fatal(err)
 	}
 	took := time.Since(start)

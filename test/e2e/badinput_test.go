@@ -78,7 +78,7 @@ func TestBadMessages(t *testing.T) {
 	s := startStack(t, itemsFile(byHand), itemsSQL)
 	conn := connect(t, s.DatabaseURL())
 	for message, want := range map[string]string{
-		`not json`:                 "reading the message: invalid character",
+		`not json`:                 "reading the message: it is no JSON object",
 		`{"tabel":"items"}`:        `unknown field "tabel"`,
 		`{"table":"item"}`:         `there is no table "item"`,
 		`{"pipeline":"shopp"}`:     `there is no pipeline "shopp"`,

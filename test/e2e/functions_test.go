@@ -9,15 +9,12 @@ import (
 )
 
 // build is the program functions/local, built once for all tests.
-//
-//nolint:gochecknoglobals // a build shared by the tests of this process
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tidemark-e2e-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "local")
-	//nolint:noctx // it is shared by tests and outlives the context of each
 	out, err := exec.Command("go", "build", "-o", path, "github.com/tidemark-data/tidemark/functions/local").CombinedOutput()
 	if err != nil {
 		return "", &buildError{err, string(out)}

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -231,7 +232,7 @@ func (w *world) rows(sql string) [][]bigquery.Value {
 	for {
 		var row []bigquery.Value
 		err := it.Next(&row)
-		if err == iterator.Done {
+		if errors.Is(err, iterator.Done) {
 			return out
 		}
 		if err != nil {
@@ -273,20 +274,6 @@ func (w *world) everyStatementAnalyzed() {
 	for _, s := range w.bq.Statements() {
 		if !s.Analyzed || s.Err != "" {
 			w.t.Errorf("statement not accepted by the analyzer (analyzed %t): %s\n%s", s.Analyzed, s.Err, s.SQL)
-		}
-	}
-}
-
-// eventually waits for a condition.
-func (w *world) eventually(what string, done func() bool) {
-	w.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !done() {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("waited in vain for %s", what)
-		}
-		if _, err := w.db.Exec(w.t.Context(), "SELECT pg_sleep(0.02)"); err != nil {
-			w.t.Fatal(err)
 		}
 	}
 }

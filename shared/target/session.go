@@ -1,0 +1,93 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// maxStatement bounds a statement where the context has no nearer deadline: no
+// function's run is allowed longer (I10).
+const maxStatement = 9 * time.Minute
+
+// tx runs f in one transaction that waits for no lock longer than the sync
+// allows and works no longer than limit or the context's deadline. What text
+// comes to as a value, and a value as text, depends on nothing that is set on
+// the server, the database or the role. The error of f says nothing of a row's
+// data (see reduce).
+func (s *Staging) tx(ctx context.Context, limit time.Duration, f func(pgx.Tx) error) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = max(min(limit, time.Until(deadline)), time.Millisecond)
+	}
+	return reduce(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `
+			SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
+			       set_config('idle_in_transaction_session_timeout', $2, true),
+			       set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
+			       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
+			       set_config('bytea_output', 'hex', true)`,
+			milliseconds(s.sync.LockTimeout), milliseconds(limit)); err != nil {
+			return err
+		}
+		return f(tx)
+	}))
+}
+
+// exec runs one statement in a transaction of its own.
+func (s *Staging) exec(ctx context.Context, sql string, args ...any) error {
+	return s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	})
+}
+
+// number runs a query for one number in a transaction of its own.
+func (s *Staging) number(ctx context.Context, sql string) (n int64, err error) {
+	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error { return tx.QueryRow(ctx, sql).Scan(&n) })
+	return n, err
+}
+
+// milliseconds writes a positive duration as Postgres reads a timeout; 0 would
+// mean none.
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%dms", max(d.Milliseconds(), 1)) }
+
+// dataError is an error about the data of a row, without the data: Postgres puts
+// values into the message and detail, and this one ends in logs and in
+// tidemark.runs. The message is kept for the reject, which has the row anyway.
+type dataError struct {
+	code, table, column, constraint string
+	message                         string
+}
+
+func (e *dataError) Error() string {
+	parts := []string{"Postgres refused the data with SQLSTATE " + e.code}
+	for _, p := range [][2]string{{"table", e.table}, {"column", e.column}, {"constraint", e.constraint}} {
+		if p[1] != "" {
+			parts = append(parts, p[0]+" "+p[1])
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// SQLState is the code of the PostgreSQL manual, appendix A.
+func (e *dataError) SQLState() string { return e.code }
+
+// reduce replaces an error about the data of a row by a dataError: data
+// exceptions, violated constraints, what a trigger raised, and a value too large
+// for an index.
+func reduce(err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) != 5 {
+		return err
+	}
+	switch class := pg.Code[:2]; {
+	case class == "22", class == "23", class == "P0", pg.Code == "54000": // program_limit_exceeded
+		return &dataError{pg.Code, pg.TableName, pg.ColumnName, pg.ConstraintName, pg.Message}
+	}
+	return err
+}
