@@ -100,7 +100,7 @@ func Describe(ctx context.Context, pool *pgxpool.Pool, schema, name string) (*Ta
 	t := &Table{Schema: schema, Name: name}
 	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		// Types outside pg_catalog come out qualified, whatever the role's search_path.
-		if _, err := tx.Exec(ctx, `SET LOCAL search_path = pg_catalog`); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT set_config('search_path', 'pg_catalog', true), set_config('statement_timeout', '30s', true)`); err != nil {
 			return fmt.Errorf("preparing the catalogue read: %w", err)
 		}
 		if err := t.find(ctx, tx); err != nil {

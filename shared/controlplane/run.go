@@ -71,13 +71,18 @@ func (s *Store) RecordRun(ctx context.Context, r Run) error {
 	return s.FinishRun(ctx, id, r)
 }
 
-// RecordRejects keeps rows a reverse sync could not write.
+// RecordRejects keeps the rows a reverse sync could not write, in place of those
+// of its runs before: every run finds all of them anew.
 func (s *Store) RecordRejects(ctx context.Context, unit Unit, run int64, rejects []Reject) error {
 	tx, err := s.pool.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("recording rejects: %w", err)
 	}
 	defer func() { _ = tx.Rollback(ctx) }()
+	if _, err := tx.Exec(ctx, `DELETE FROM tidemark.rejects WHERE kind = 'reverse_etl' AND pipeline = $1 AND tenant = $2 AND name = $3`,
+		unit.Pipeline, unit.Tenant, unit.Table); err != nil {
+		return fmt.Errorf("recording rejects: %w", err)
+	}
 	if err := insertRejects(ctx, tx, "reverse_etl", unit, run, 0, rejects); err != nil {
 		return fmt.Errorf("recording rejects: %w", err)
 	}

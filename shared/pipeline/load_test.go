@@ -158,7 +158,7 @@ func TestProblems(t *testing.T) {
 		want       []string // without the file's name
 	}{
 		{"no mapping at all", "- a\n", []string{":1: the file is a array; it has to be: object"}},
-		{"empty", "", []string{": the file is a null; it has to be: object"}},
+		{"empty", "", []string{": the file is empty; correct the YAML"}},
 		{"YAML syntax", "pipeline: a\ndestination: {dataset: d}\ntables: a: b\n", []string{":3: mapping values are not allowed in this context; correct the YAML"}},
 		{"an open quote", "pipeline: a\ndestination: {dataset: d}\n\nsource: {schema: 'x}\n", []string{":4: found unexpected end of stream; correct the YAML"}},
 		{"a tab", "pipeline: a\n\tdestination: d\n", []string{":2: found a tab character that violates indentation; correct the YAML"}},
