@@ -164,9 +164,12 @@ func orders() *Table {
 		Schema: "public", Name: "orders", Primary: []string{"id"},
 		uniques: [][]string{{"id"}, {"tenant", "number"}}, leading: []string{"id", "updated_at"},
 		Columns: []Column{
-			{Name: "id", Type: "bigint", NotNull: true, Kind: rowwire.Int8}, {Name: "tenant", Type: "uuid", NotNull: true, Kind: rowwire.UUID},
-			{Name: "number", Type: "text", NotNull: true, Kind: rowwire.Text}, {Name: "note", Type: "text", Kind: rowwire.Text},
-			{Name: "ratio", Type: "real", NotNull: true, Kind: rowwire.Float4}, {Name: "data", Type: "jsonb", NotNull: true, Kind: rowwire.JSONB},
+			{Name: "id", Type: "bigint", NotNull: true, Kind: rowwire.Int8},
+			{Name: "tenant", Type: "uuid", NotNull: true, Kind: rowwire.UUID},
+			{Name: "number", Type: "text", NotNull: true, Kind: rowwire.Text},
+			{Name: "note", Type: "text", Kind: rowwire.Text},
+			{Name: "ratio", Type: "real", NotNull: true, Kind: rowwire.Float4},
+			{Name: "data", Type: "jsonb", NotNull: true, Kind: rowwire.JSONB},
 			{Name: "tags", Type: "text[]", NotNull: true, Kind: rowwire.Text, Repeated: true},
 		},
 	}

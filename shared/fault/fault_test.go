@@ -208,7 +208,7 @@ func TestParts(t *testing.T) {
 		"wrapped join":  {fmt.Errorf("doing: %w", errors.Join(a, wrapped)), []error{a, wrapped}},
 		"recorded":      {fault.Recorded(errors.Join(a, b)), []error{a, b}},
 	}
-	same := cmp.Comparer(func(x, y error) bool { return x == y })
+	same := cmp.Comparer(func(x, y error) bool { return x == y }) //nolint:errorlint // the very same error is meant
 	for name, test := range tests {
 		if diff := cmp.Diff(test.want, fault.Parts(test.err), same); diff != "" {
 			t.Errorf("Parts(%s) (-want +got):\n%s", name, diff)

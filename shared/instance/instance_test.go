@@ -49,15 +49,18 @@ func TestLoad(t *testing.T) {
 		want      instance.Config
 	}{
 		{
-			"production", map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "BIGQUERY_LOCATION": "EU", "CLOUD_SQL_INSTANCE": "p:r:i", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop"},
+			"production",
+			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "BIGQUERY_LOCATION": "EU", "CLOUD_SQL_INSTANCE": "p:r:i", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop"},
 			instance.Config{Source: connector, Control: connector, Warehouse: warehouse.Config{Project: "p", Location: "EU"}},
 		},
 		{
-			"by URL, on emulators", map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "BIGQUERY_EMULATOR_HOST": "a:1", "BIGQUERY_STORAGE_EMULATOR_HOST": "a:2"},
+			"by URL, on emulators",
+			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "BIGQUERY_EMULATOR_HOST": "a:1", "BIGQUERY_STORAGE_EMULATOR_HOST": "a:2"},
 			instance.Config{Source: url, Control: url, Warehouse: warehouse.Config{Project: "p", Host: "a:1", StorageHost: "a:2"}},
 		},
 		{
-			"the control plane apart", map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_SQL_INSTANCE": "p:r:i", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop", "CONTROL_DATABASE_URL": "postgres://u@h/d"},
+			"the control plane apart",
+			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_SQL_INSTANCE": "p:r:i", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop", "CONTROL_DATABASE_URL": "postgres://u@h/d"},
 			instance.Config{Source: connector, Control: url, Warehouse: warehouse.Config{Project: "p"}},
 		},
 	}
@@ -151,7 +154,7 @@ func delivery(t *testing.T, data string, age time.Duration) event.Event {
 }
 
 // handle has one event handled and returns the answer and the log lines.
-func handle(t *testing.T, e event.Event) (error, []map[string]any, string) { //nolint:revive // the answer is what the test is about
+func handle(t *testing.T, e event.Event) (lines []map[string]any, log string, answer error) {
 	t.Helper()
 	file, err := os.CreateTemp(t.TempDir(), "log")
 	if err != nil {
@@ -164,7 +167,7 @@ func handle(t *testing.T, e event.Event) (error, []map[string]any, string) { //n
 	handler := i.Handler("extract", func(context.Context, *instance.Connections, tick.Delivery) error {
 		return errors.New("the work began")
 	})
-	answer := handler(t.Context(), e)
+	answer = handler(t.Context(), e)
 	os.Stderr = stderr
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		t.Fatal(err)
@@ -173,7 +176,6 @@ func handle(t *testing.T, e event.Event) (error, []map[string]any, string) { //n
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lines []map[string]any
 	decoder := json.NewDecoder(strings.NewReader(string(text)))
 	for decoder.More() {
 		var line map[string]any
@@ -182,10 +184,10 @@ func handle(t *testing.T, e event.Event) (error, []map[string]any, string) { //n
 		}
 		lines = append(lines, line)
 	}
-	return answer, lines, string(text)
+	return lines, string(text), answer
 }
 
-func TestHandlerAnswers(t *testing.T) {
+func TestHandlerAnswers(t *testing.T) { //nolint:paralleltest // environment and standard error belong to the process
 	dir := folder(t, map[string]string{"shop.yaml": "pipeline: shop\ndestination: {dataset: shop}\n"})
 	reachable := func(url string) map[string]string {
 		return map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": url, "TIDEMARK_PIPELINES": dir}
@@ -236,10 +238,10 @@ func TestHandlerAnswers(t *testing.T) {
 			map[string]any{"severity": "ERROR", "class": "transient"},
 		},
 	}
-	for _, test := range tests {
+	for _, test := range tests { //nolint:paralleltest // as above
 		t.Run(test.name, func(t *testing.T) {
 			environment(t, test.variables)
-			answer, lines, text := handle(t, delivery(t, test.data, test.age))
+			lines, text, answer := handle(t, delivery(t, test.data, test.age))
 			if (answer == nil) != test.ack {
 				t.Errorf("answer %v, want an acknowledgement: %t", answer, test.ack)
 			}

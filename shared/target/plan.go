@@ -86,14 +86,27 @@ func (s *Staging) castAll(ctx context.Context, p *Plan) error {
 // castSQL inserts the raw rows of a range in the table's types, those that
 // survive it.
 func (s *Staging) castSQL() string {
-	exprs, conditions := []string{"n"}, []string{"n BETWEEN $1 AND $2"}
+	exprs := []string{"n"}
 	for _, c := range s.all() {
 		exprs = append(exprs, c.cast())
+	}
+	return fmt.Sprintf("INSERT INTO %s SELECT %s FROM %s WHERE n BETWEEN $1 AND $2 AND %s IS NULL", s.cast, strings.Join(exprs, ", "), s.raw, s.inexact())
+}
+
+// inexact is the index in all of the first column whose value does not survive,
+// or NULL. Only CASE keeps to an order: a row that fails for one column must do
+// so whoever asks, and not for another.
+func (s *Staging) inexact() string {
+	whens := ""
+	for i, c := range s.all() {
 		if exact := c.exact(); exact != "" {
-			conditions = append(conditions, exact)
+			whens += fmt.Sprintf(" WHEN NOT (%s) THEN %d", exact, i)
 		}
 	}
-	return fmt.Sprintf("INSERT INTO %s SELECT %s FROM %s WHERE %s", s.cast, strings.Join(exprs, ", "), s.raw, strings.Join(conditions, " AND "))
+	if whens == "" {
+		return "NULL::int"
+	}
+	return "CASE" + whens + " END"
 }
 
 // rejectInexact finds the rows that were neither cast nor refused with an error:
@@ -114,16 +127,10 @@ func (s *Staging) rejectInexact(ctx context.Context, p *Plan) error {
 	for i, r := range p.Rejects {
 		failed[i] = r.n
 	}
-	whose := "CASE"
-	for i, c := range s.all() {
-		if exact := c.exact(); exact != "" {
-			whose += fmt.Sprintf(" WHEN NOT (%s) THEN %d", exact, i)
-		}
-	}
 	// Rows already set aside for an error would fail this cast again: it stands in
 	// the select list, which is worked out for rows that the condition lets pass.
-	found, err := s.rejected(ctx, fmt.Sprintf("SELECT n, %s, %s END FROM %s r WHERE n <> ALL ($1) AND n NOT IN (SELECT n FROM %s)",
-		s.object("r", false), whose, s.raw, s.cast), failed)
+	found, err := s.rejected(ctx, fmt.Sprintf("SELECT n, %s, %s FROM %s r WHERE n <> ALL ($1) AND n NOT IN (SELECT n FROM %s)",
+		s.object("r", false), s.inexact(), s.raw, s.cast), failed)
 	if err != nil {
 		return fmt.Errorf("finding values that would change: %w", err)
 	}

@@ -38,14 +38,18 @@ func TestDispatch(t *testing.T) {
 		{"one unit is done here", []pipeline.Pipeline{plain, slow}, tick.Message{Cadence: "1m"}, outcome{Unit: "plain/", Dataset: "d"}},
 		{"an operator's run ignores cadence", []pipeline.Pipeline{plain, slow}, tick.Message{Pipeline: "slow", Full: true}, outcome{Unit: "slow/"}},
 		{
-			"several are sent on, with all that the message says", []pipeline.Pipeline{plain, slow}, tick.Message{Table: "t", Sync: "s", Full: true, DryRun: true},
+			"several are sent on, with all that the message says",
+			[]pipeline.Pipeline{plain, slow},
+			tick.Message{Table: "t", Sync: "s", Full: true, DryRun: true},
 			outcome{Published: []tick.Message{
 				{Pipeline: "plain", Table: "t", Sync: "s", Full: true, DryRun: true},
 				{Pipeline: "slow", Table: "t", Sync: "s", Full: true, DryRun: true},
 			}},
 		},
 		{
-			"each tenant is a unit", []pipeline.Pipeline{plain, fanned}, tick.Message{Cadence: "1m"},
+			"each tenant is a unit",
+			[]pipeline.Pipeline{plain, fanned},
+			tick.Message{Cadence: "1m"},
 			outcome{Queries: 1, Published: []tick.Message{
 				{Cadence: "1m", Pipeline: "plain"}, {Cadence: "1m", Pipeline: "fanned", Tenant: "1"}, {Cadence: "1m", Pipeline: "fanned", Tenant: "2"},
 			}},

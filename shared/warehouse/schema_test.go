@@ -173,8 +173,12 @@ func TestDescriptorOf(t *testing.T) {
 		repeated = descriptorpb.FieldDescriptorProto_LABEL_REPEATED
 	)
 	want := []field{
-		{"id", "", 1, required}, {"column_2", "größe", 2, optional}, {"column_3", "2nd", 3, repeated},
-		{"_version", "", 4, required}, {"_synced_at", "", 5, required}, {"_deleted", "", 6, required},
+		{"id", "", 1, required},
+		{"column_2", "größe", 2, optional},
+		{"column_3", "2nd", 3, repeated},
+		{"_version", "", 4, required},
+		{"_synced_at", "", 5, required},
+		{"_deleted", "", 6, required},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("descriptorOf (-want +got):\n%s", diff)
@@ -345,8 +349,14 @@ func TestWiden(t *testing.T) {
 func TestClustering(t *testing.T) {
 	t.Parallel()
 	columns := []Column{
-		{Name: "a", Kind: rowwire.Int8}, {Name: "b", Kind: rowwire.Bytes}, {Name: "c", Kind: rowwire.Text}, {Name: "d", Kind: rowwire.Time},
-		{Name: "e", Kind: rowwire.UUID}, {Name: "f", Kind: rowwire.Date}, {Name: "g", Kind: rowwire.Numeric}, {Name: "tags", Kind: rowwire.Text, Repeated: true},
+		{Name: "a", Kind: rowwire.Int8},
+		{Name: "b", Kind: rowwire.Bytes},
+		{Name: "c", Kind: rowwire.Text},
+		{Name: "d", Kind: rowwire.Time},
+		{Name: "e", Kind: rowwire.UUID},
+		{Name: "f", Kind: rowwire.Date},
+		{Name: "g", Kind: rowwire.Numeric},
+		{Name: "tags", Kind: rowwire.Text, Repeated: true},
 	}
 	tests := map[string]struct{ key, declared, want []string }{
 		"declared":             {[]string{"a"}, []string{"c"}, []string{"c"}},
@@ -367,8 +377,12 @@ func TestClustering(t *testing.T) {
 func TestCheckLayout(t *testing.T) {
 	t.Parallel()
 	columns := []Column{
-		{Name: "at", Kind: rowwire.Timestamp}, {Name: "local", Kind: rowwire.DateTime}, {Name: "day", Kind: rowwire.Date}, {Name: "n", Kind: rowwire.Int8},
-		{Name: "ats", Kind: rowwire.Timestamp, Repeated: true}, {Name: "data", Kind: rowwire.JSONB},
+		{Name: "at", Kind: rowwire.Timestamp},
+		{Name: "local", Kind: rowwire.DateTime},
+		{Name: "day", Kind: rowwire.Date},
+		{Name: "n", Kind: rowwire.Int8},
+		{Name: "ats", Kind: rowwire.Timestamp, Repeated: true},
+		{Name: "data", Kind: rowwire.JSONB},
 	}
 	tests := map[string]struct {
 		partition *Partition

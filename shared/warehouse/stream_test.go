@@ -327,11 +327,13 @@ func TestStream(t *testing.T) {
 		{"may not", &storageServer{before: at(codes.PermissionDenied, 0)}, []int{2}, written{Rows: 2, Err: codes.PermissionDenied}},
 		{
 			"an answer that names no row", &storageServer{answer: func(int) *storagepb.AppendRowsResponse { return refusal(codes.InvalidArgument) }},
-			[]int{2}, written{Rows: 2, Err: codes.InvalidArgument},
+			[]int{2},
+			written{Rows: 2, Err: codes.InvalidArgument},
 		},
 		{
 			"out of order", &storageServer{answer: func(int) *storagepb.AppendRowsResponse { return refusal(codes.OutOfRange) }},
-			[]int{2}, written{Rows: 2, Err: codes.OutOfRange},
+			[]int{2},
+			written{Rows: 2, Err: codes.OutOfRange},
 		},
 		{
 			"an answer asks to try again", &storageServer{answer: func(n int) *storagepb.AppendRowsResponse {
@@ -340,18 +342,21 @@ func TestStream(t *testing.T) {
 				}
 				return nil
 			}},
-			[]int{1, 1}, written{Stored: numbers(2), Rows: 2},
+			[]int{1, 1},
+			written{Stored: numbers(2), Rows: 2},
 		},
 		{"one row refused", &storageServer{refuse: refusing("1")}, []int{3, 2}, written{Stored: numbers(5, 1), Refused: refused("1"), Rows: 4}},
 		{
-			"rows of several batches refused", &storageServer{refuse: refusing("0", "2", "5", "9")}, []int{3, 2, 1, 4},
+			"rows of several batches refused", &storageServer{refuse: refusing("0", "2", "5", "9")},
+			[]int{3, 2, 1, 4},
 			written{Stored: numbers(10, 0, 2, 5, 9), Refused: refused("0", "2", "5", "9"), Rows: 6},
 		},
 		{"a whole batch refused", &storageServer{refuse: refusing("2", "3")}, []int{2, 2, 2}, written{Stored: numbers(6, 2, 3), Refused: refused("2", "3"), Rows: 4}},
 		{"every row refused", &storageServer{refuse: func(string) bool { return true }}, []int{1, 1, 1, 1, 1}, written{Refused: refused(numbers(5)...)}},
 		{
 			// What was on its way behind the refused row may yet be stored where it was sent to: nobody knows, so the batch is read again.
-			"refused and broken", &storageServer{refuse: refusing("3"), before: at(codes.Unavailable, 2), after: at(codes.Unavailable, 4)}, []int{2, 2, 2, 2},
+			"refused and broken", &storageServer{refuse: refusing("3"), before: at(codes.Unavailable, 2), after: at(codes.Unavailable, 4)},
+			[]int{2, 2, 2, 2},
 			written{Stored: numbers(2), Rows: 8, Err: codes.Unavailable},
 		},
 	}

@@ -18,9 +18,21 @@ func testOptions() Options {
 		Parameters: []Parameter{{"since", "TIMESTAMP"}, {"ids", "ARRAY<INT64>"}},
 		Tables: []Table{
 			{"p", "d", "t", []Column{
-				{"id", "INT64"}, {"name", "STRING(20)"}, {"ts", "TIMESTAMP"}, {"n", "NUMERIC(10, 2)"}, {"b", "BIGNUMERIC"}, {"j", "JSON"},
-				{"tags", "ARRAY<STRING>"}, {"s", "STRUCT<a INT64, b STRING>"}, {"dt", "DATETIME"}, {"day", "DATE"}, {"f", "FLOAT64"},
-				{"raw", "BYTES"}, {"ok", "BOOL"}, {"_version", "STRING"}, {"_deleted", "BOOL"},
+				{"id", "INT64"},
+				{"name", "STRING(20)"},
+				{"ts", "TIMESTAMP"},
+				{"n", "NUMERIC(10, 2)"},
+				{"b", "BIGNUMERIC"},
+				{"j", "JSON"},
+				{"tags", "ARRAY<STRING>"},
+				{"s", "STRUCT<a INT64, b STRING>"},
+				{"dt", "DATETIME"},
+				{"day", "DATE"},
+				{"f", "FLOAT64"},
+				{"raw", "BYTES"},
+				{"ok", "BOOL"},
+				{"_version", "STRING"},
+				{"_deleted", "BOOL"},
 			}},
 			{"my-project", "d", "u", []Column{{"id", "INT64"}, {"v", "STRING"}}},
 			{"p", "d.INFORMATION_SCHEMA", "TABLES", []Column{{"table_name", "STRING"}}},
@@ -31,8 +43,21 @@ func testOptions() Options {
 func TestAccepted(t *testing.T) {
 	t.Parallel()
 	all := []Column{
-		{"id", "INT64"}, {"name", "STRING"}, {"ts", "TIMESTAMP"}, {"n", "NUMERIC"}, {"b", "BIGNUMERIC"}, {"j", "JSON"}, {"tags", "ARRAY<STRING>"},
-		{"s", "STRUCT<a INT64, b STRING>"}, {"dt", "DATETIME"}, {"day", "DATE"}, {"f", "FLOAT64"}, {"raw", "BYTES"}, {"ok", "BOOL"}, {"_version", "STRING"}, {"_deleted", "BOOL"},
+		{"id", "INT64"},
+		{"name", "STRING"},
+		{"ts", "TIMESTAMP"},
+		{"n", "NUMERIC"},
+		{"b", "BIGNUMERIC"},
+		{"j", "JSON"},
+		{"tags", "ARRAY<STRING>"},
+		{"s", "STRUCT<a INT64, b STRING>"},
+		{"dt", "DATETIME"},
+		{"day", "DATE"},
+		{"f", "FLOAT64"},
+		{"raw", "BYTES"},
+		{"ok", "BOOL"},
+		{"_version", "STRING"},
+		{"_deleted", "BOOL"},
 	}
 	id := []Column{{"id", "INT64"}}
 	onlyT := []string{"p.d.t"}

@@ -159,7 +159,7 @@ func (e *engine) addParameters(opts *googlesql.AnalyzerOptions, parameters []Par
 }
 
 // typeParameters matches (10, 2) of NUMERIC(10, 2) and (20) of STRING(20).
-var typeParameters = regexp.MustCompile(`\([^()]*\)`) //nolint:gochecknoglobals // compiled once
+var typeParameters = regexp.MustCompile(`\([^()]*\)`)
 
 // typeOf returns the engine's type of GoogleSQL type text.
 func (e *engine) typeOf(text string) (googlesql.Googlesql_TypeNode, error) {
@@ -176,10 +176,10 @@ func (e *engine) typeOf(text string) (googlesql.Googlesql_TypeNode, error) {
 
 // position is how ERROR_MESSAGE_ONE_LINE ends a message.
 // https://github.com/google/googlesql/blob/master/googlesql/public/options.proto
-var position = regexp.MustCompile(`^(?s:(.*)) \[at (\d+):(\d+)\]$`) //nolint:gochecknoglobals // compiled once
+var position = regexp.MustCompile(`^(?s:(.*)) \[at (\d+):(\d+)\]$`)
 
 // statusCode is how the binding begins the text of a C++ status.
-var statusCode = regexp.MustCompile(`^(?:generic::)?([A-Z_]+|[a-z_]+): `) //nolint:gochecknoglobals // compiled once
+var statusCode = regexp.MustCompile(`^(?:generic::)?([A-Z_]+|[a-z_]+): `)
 
 // refusal turns the engine's error text into an *Error; the binding hands over
 // nothing but text. What our catalog refused comes back without position or

@@ -131,7 +131,7 @@ func (e *printer) unifyAll(at position, values []value) ([]value, typ) {
 // TIMESTAMP and '2020-01-01' are TIMESTAMP.
 func (e *printer) commonType(at position, values []value) typ {
 	t := typ{kind: kindNull}
-	ok := true
+	var ok bool
 	for _, v := range values {
 		if v.lit == nil && !v.coercible || v.lit != nil && v.lit.typed {
 			t, ok = common(t, v.typ)

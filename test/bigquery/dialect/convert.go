@@ -30,7 +30,8 @@ func (e *printer) convert(at position, v value, t typ, safe bool) value {
 	case from == to:
 		return value{sql: v.sql, typ: t}
 	}
-	sql, ok := "", false
+	var sql string
+	var ok bool
 	switch {
 	case from == kindString:
 		sql, ok = e.parseText(at, v.sql, to, safe)
@@ -121,13 +122,14 @@ func floatText(sql string) string {
 }
 
 // parseText is CAST of a STRING. BigQuery's grammars are narrower than DuckDB's.
-func (e *printer) parseText(at position, sql string, to kind, safe bool) (string, bool) {
+func (e *printer) parseText(_ position, sql string, to kind, safe bool) (string, bool) {
 	const (
 		date  = `\d{4}-\d{1,2}-\d{1,2}`
 		clock = `\d{1,2}:\d{1,2}:\d{1,2}(\.\d{0,6})?`
 		float = `[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?`
 	)
-	pattern, result := "", fmt.Sprintf("%s(%s AS %s)", castWord(safe), sql, typ{kind: to}.duck())
+	var pattern string
+	result := fmt.Sprintf("%s(%s AS %s)", castWord(safe), sql, typ{kind: to}.duck())
 	switch to {
 	case kindInt64:
 		pattern = `\s*([+-]?\d+|0[xX][0-9a-fA-F]+)\s*`

@@ -4,7 +4,7 @@ import "fmt"
 
 // Unsupported is a refusal: BigQuery may well accept the statement, this
 // package does not know how to give it the same meaning.
-type Unsupported struct {
+type Unsupported struct { //nolint:errname // read as what it says: *dialect.Unsupported
 	// Name is the function, type, statement or construct.
 	Name string
 	// Line and Column count from 1.

@@ -61,7 +61,8 @@ func simpleEscape(c byte) (byte, bool) {
 
 // numericEscape decodes what follows a backslash and returns its length.
 func numericEscape(b *strings.Builder, s string, isBytes bool) (int, bool) {
-	digits, base, skip := 0, 16, 1
+	var digits int
+	base, skip := 16, 1
 	switch {
 	case s[0] == 'x' || s[0] == 'X':
 		digits = 2

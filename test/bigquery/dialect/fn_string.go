@@ -156,7 +156,7 @@ func (e *printer) substring(s *scope, c *call) value {
 	return typed(kindString, "(CASE WHEN %s < 0 THEN %s ELSE substr(%s, %s, %s) END)", n, e.fail("Third argument in SUBSTR() cannot be negative"), v.sql, from, n)
 }
 
-func (e *printer) byteSubstring(s *scope, c *call, v value) value {
+func (e *printer) byteSubstring(_ *scope, c *call, v value) value {
 	var n [2]int
 	for i := 1; i < len(c.args); i++ {
 		lit, ok := c.args[i].(*literal)

@@ -157,7 +157,7 @@ func (e *printer) frame(s *scope, w *window) string {
 	return f.unit + " BETWEEN " + from + " AND " + e.bound(s, f.to)
 }
 
-func (e *printer) bound(s *scope, b frameBound) string {
+func (e *printer) bound(_ *scope, b frameBound) string {
 	if b.x == nil {
 		return b.what
 	}

@@ -18,7 +18,7 @@ func FuzzTranslate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query string) {
 		o := testOptions()
 		o.Table = nil
-		o.Parameter = func(name string) (string, error) { return "NULL", nil }
+		o.Parameter = func(string) (string, error) { return "NULL", nil }
 		for _, err := range []error{second(Translate(query, o)), second(Describe(query)), second(Translate(query, Options{}))} {
 			var u *Unsupported
 			var s *SyntaxError

@@ -20,11 +20,11 @@ func (e *printer) from(t tableExpr, sc *scope) string {
 	panic("unknown table expression")
 }
 
-func (sc *scope) add(at position, r *relation) {
-	if r.name != "" && sc.relation(r.name) != nil {
+func (s *scope) add(at position, r *relation) {
+	if r.name != "" && s.relation(r.name) != nil {
 		reject(at, "Duplicate table alias %s in the same FROM clause", r.name)
 	}
-	sc.rels = append(sc.rels, r)
+	s.rels = append(s.rels, r)
 }
 
 func (e *printer) tableRef(t *tableRef, sc *scope) string {
@@ -167,14 +167,14 @@ func (e *printer) joinUsing(j *join, sc *scope, left, right string, leftRels int
 	return left + " " + j.kind + " JOIN " + right + " ON " + strings.Join(on, " AND ")
 }
 
-func (sc *scope) mergeColumn(name string, v value) {
-	for i, m := range sc.merged {
+func (s *scope) mergeColumn(name string, v value) {
+	for i, m := range s.merged {
 		if strings.EqualFold(m.name, name) {
-			sc.merged[i].value = v
+			s.merged[i].value = v
 			return
 		}
 	}
-	sc.merged = append(sc.merged, column{name, v})
+	s.merged = append(s.merged, column{name, v})
 }
 
 func (e *printer) usingColumn(j *join, sc *scope, name string) value {

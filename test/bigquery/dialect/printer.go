@@ -87,7 +87,7 @@ func (e *printer) table(t *tableRef) (sql string, cols []column, known bool) {
 	return sql, cols, list != nil
 }
 
-func (e *printer) tableName(t *tableRef, project, dataset, name string) string {
+func (e *printer) tableName(_ *tableRef, project, dataset, name string) string {
 	if e.o.Table == nil {
 		return strings.Join([]string{quoteName(project), quoteName(dataset), quoteName(name)}, ".")
 	}
