@@ -82,13 +82,12 @@ func (s snapshot) ended(x uint64) bool {
 	return x < s.xmin || x < s.xmax && !slices.Contains(s.running, x)
 }
 
-// unseen is the test a row's transaction id is put to: at or above From, in
-// Running, or at or above Doubt without being in Seen.
+// unseen is the test a row's transaction id is put to: at or above From, or at
+// or above Doubt without being in Seen.
 type unseen struct {
-	From    uint64
-	Running []uint64
-	Doubt   uint64 // ids from here on may be subtransactions that have surfaced since; 0: none
-	Seen    []uint64
+	From  uint64
+	Doubt uint64 // the oldest transaction that ran then and has ended since: it and its subtransactions have surfaced; 0: none
+	Seen  []uint64
 }
 
 // since compares the fence with the present snapshot.
@@ -102,7 +101,7 @@ func (f *Fence) since(now snapshot) (unseen, error) {
 		// fence knows is of no use, and the whole look-back is sent again.
 		return unseen{}, nil
 	}
-	u := unseen{From: then.xmax, Running: then.running}
+	u := unseen{From: then.xmax}
 	for _, x := range then.running { // ascending
 		if now.ended(x) {
 			u.Doubt, u.Seen = x, f.Seen

@@ -437,12 +437,6 @@ func (r *Read) wideXmin() string {
 func (r *Read) unseenSQL(ctx context.Context, u unseen) (string, error) {
 	x := r.wideXmin()
 	tests := []string{fmt.Sprintf("%s >= %d", x, u.From)}
-	if len(u.Running) > 0 {
-		if err := r.bind(ctx, "tidemark.running", ids(u.Running)); err != nil {
-			return "", err
-		}
-		tests = append(tests, x+" IN (SELECT unnest(current_setting('tidemark.running')::bigint[]))")
-	}
 	if u.Doubt > 0 {
 		if err := r.bind(ctx, "tidemark.seen", ids(u.Seen)); err != nil {
 			return "", err

@@ -101,7 +101,10 @@ func startStack(t *testing.T, file, sql string) *stack.Stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { must(t, s.Stop()) })
+	t.Cleanup(func() {
+		analyzed(t, s.BigQuery())
+		must(t, s.Stop())
+	})
 	return s
 }
 

@@ -1,7 +1,11 @@
 package e2e_test
 
 import (
+	"slices"
 	"testing"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/tick"
 )
 
 const contactsSQL = `
@@ -94,4 +98,76 @@ func TestReverseLeftOverStaging(t *testing.T) {
 	w.exec(`CREATE UNLOGGED TABLE tidemark.` + name + ` (n int)`)
 	must(t, w.reverse(""))
 	w.noStaging()
+}
+
+// TestReverseUnstorable: a value Postgres has no form for costs its row, not the
+// sync, and the row is kept so that it can be read.
+func TestReverseUnstorable(t *testing.T) {
+	t.Parallel()
+	query := `SELECT * FROM UNNEST([STRUCT(1 AS id, 'one' AS name, NUMERIC '10.50' AS score, CAST(NULL AS FLOAT64) AS ratio, TRUE AS fit, ['x', 'y'] AS tags),
+      (2, CONCAT('a', CODE_POINTS_TO_STRING([0]), 'b'), NUMERIC '-0.25', 0.5, FALSE, ['x']), (3, 'three', NUMERIC '30', 0.5, NULL, [])])`
+	w := newWorld(t, reverseFile("update", "|\n      "+query, "name: name, score: score, ratio: ratio, fit: fit, tags: tags", ""),
+		contactsSQL, "ALTER TABLE contacts ADD ratio real, ADD fit boolean, ADD tags text[]")
+	must(t, w.reverse(""))
+	if got := w.value(`SELECT string_agg(id || ' ' || name || ' ' || coalesce(score::text, '-'), ', ' ORDER BY id) FROM contacts WHERE id <= 3`); got != "1 one 10.50, 2 contact 2 -, 3 three 30.00" {
+		t.Errorf("contacts: %s", got)
+	}
+	if got := w.value(`SELECT column_name || ': ' || reason || ': ' || row::text FROM tidemark.rejects`); got != `name: text has a NUL byte, which PostgreSQL cannot store: {"id": 2, "fit": false, "name": "a\\u0000b", "tags": ["x"], "ratio": 0.5, "score": -0.250000000}` {
+		t.Errorf("kept %s", got)
+	}
+	if got := w.value(`SELECT outcome || ' ' || rows_read || ' ' || rows_written || ' ' || rows_rejected FROM tidemark.runs WHERE kind = 'reverse_etl'`); got != "ok 3 2 1" {
+		t.Errorf("run recorded %s", got)
+	}
+	w.noStaging()
+}
+
+// TestReverseLocked: rows another transaction holds are left and come later, by
+// a message while that is of use, else by the next tick.
+func TestReverseLocked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, reverseFile("update", "SELECT id, NUMERIC '5' AS score FROM UNNEST(GENERATE_ARRAY(1, 20)) AS id", "score: score", "    limits: {batch_size: 7, lock_timeout: 100ms}\n"), contactsSQL)
+	tx, err := w.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "SELECT FROM contacts WHERE id IN (2, 9) FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	must(t, w.reverse(""))
+	continuation := []tick.Message{{Pipeline: "crm", Sync: "scores"}}
+	if !slices.Equal(w.published, continuation) {
+		t.Errorf("published %v, want %v", w.published, continuation)
+	}
+	must(t, w.reverse(`{"pipeline":"crm","sync":"scores"}`))
+	if !slices.Equal(w.published, continuation) {
+		t.Errorf("published %v: a run that could do nothing is to be followed by none", w.published)
+	}
+	must(t, tx.Rollback(t.Context()))
+	must(t, w.reverse(""))
+	if got := w.value(`SELECT count(*) FROM contacts WHERE score = 5`); got != "20" {
+		t.Errorf("%s rows are written, want 20", got)
+	}
+	if got := w.value(`SELECT string_agg(outcome || ' ' || rows_written || '/' || (detail->>'locked'), ', ' ORDER BY id) FROM tidemark.runs WHERE kind = 'reverse_etl'`); got != "ok 18/2, ok 0/2, ok 2/0" {
+		t.Errorf("runs recorded %s", got)
+	}
+	w.noStaging()
+}
+
+// TestReverseRefusesByName: what a message asks for and no run would do is an error.
+func TestReverseRefusesByName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, reverseFile("update", "SELECT 1 AS id, NUMERIC '5' AS score", "score: score", ""), contactsSQL)
+	for _, message := range []string{`{"full":true}`, `{"sync":"scores","full":true,"dry_run":true}`, `{"sync":"score"}`, `{"table":"contact"}`, `{"sync":"scores","table":"orders"}`} {
+		err := w.reverse(message)
+		if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || remedy == "" {
+			t.Errorf("%s: %v, want a permanent error with its remedy", message, err)
+		}
+	}
+	if got := w.value(`SELECT count(*) FROM contacts WHERE score IS NOT NULL`); got != "0" {
+		t.Errorf("%s rows were written", got)
+	}
+	must(t, w.reverse(`{"table":"contacts","dry_run":false}`))
+	if got := w.value(`SELECT count(*) FROM contacts WHERE score = 5`); got != "1" {
+		t.Errorf("%s rows were written, want 1", got)
+	}
 }

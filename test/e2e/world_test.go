@@ -267,13 +267,16 @@ func (w *world) value(sql string, args ...any) string {
 
 // everyStatementAnalyzed fails unless Google's analyzer accepted each statement
 // that reached BigQuery (I12).
-func (w *world) everyStatementAnalyzed() {
+func (w *world) everyStatementAnalyzed() { analyzed(w.t, w.bq) }
+
+func analyzed(t *testing.T, bq *emulator.Server) {
+	t.Helper()
 	if !analyzer.Available {
-		w.t.Errorf("the tests need -tags googlesql: SQL would go unchecked")
+		t.Errorf("the tests need -tags googlesql: SQL would go unchecked")
 	}
-	for _, s := range w.bq.Statements() {
+	for _, s := range bq.Statements() {
 		if !s.Analyzed || s.Err != "" {
-			w.t.Errorf("statement not accepted by the analyzer (analyzed %t): %s\n%s", s.Analyzed, s.Err, s.SQL)
+			t.Errorf("statement not accepted by the analyzer (analyzed %t): %s\n%s", s.Analyzed, s.Err, s.SQL)
 		}
 	}
 }
