@@ -61,6 +61,21 @@ func (s *Store) Acquire(ctx context.Context, kind string, unit Unit, ttl time.Du
 	return l, nil
 }
 
+// Take acquires the lease of the run's kind and unit. Where another run holds it,
+// the skip is put into the log of runs, and the error is ErrHeld.
+func (s *Store) Take(ctx context.Context, r Run, ttl time.Duration) (*Lease, error) {
+	l, err := s.Acquire(ctx, r.Kind, r.Unit, ttl)
+	if !errors.Is(err, ErrHeld) {
+		return l, err
+	}
+	slog.InfoContext(ctx, "skipped: another run holds the lease")
+	r.Outcome, r.Error = OutcomeSkipped, err.Error()
+	if failed := s.RecordRun(ctx, r); failed != nil {
+		return nil, failed
+	}
+	return nil, err
+}
+
 // Context ends when the lease does: work done under it cannot outlive it.
 func (l *Lease) Context() context.Context { return l.ctx }
 
@@ -94,8 +109,8 @@ func (l *Lease) renew() {
 }
 
 // Release gives the lease back. It is called once, and works after the run's
-// context has ended.
-func (l *Lease) Release(ctx context.Context) error {
+// context has ended. What could not be given back expires by itself.
+func (l *Lease) Release(ctx context.Context) {
 	l.stop(nil)
 	<-l.done
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -104,9 +119,8 @@ func (l *Lease) Release(ctx context.Context) error {
 		UPDATE tidemark.leases SET expires_at = clock_timestamp()
 		 WHERE unit = $1 AND token = $2 AND holder = $3`, l.unit, l.token, l.holder)
 	if err != nil {
-		return fmt.Errorf("releasing the lease of %s: %w", l.unit, err)
+		slog.WarnContext(ctx, "releasing the lease; it will expire", "error", err)
 	}
-	return nil
 }
 
 // check locks the lease's row and fails with ErrLost unless it is still ours:

@@ -81,20 +81,15 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	if err != nil || len(dirty.Partitions) == 0 {
 		return err
 	}
-	lease, err := r.Control.Acquire(ctx, "dedup", unit, controlplane.DefaultTTL)
+	run := controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID}
+	lease, err := r.Control.Take(ctx, run, controlplane.DefaultTTL)
 	if errors.Is(err, controlplane.ErrHeld) {
-		slog.InfoContext(ctx, "skipped: another run holds the lease")
-		return errors.Join(d.Skipped(err), r.Control.RecordRun(ctx, controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()}))
+		return d.Skipped(err)
 	}
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := lease.Release(ctx); err != nil {
-			slog.WarnContext(ctx, "releasing the lease; it will expire", "error", err)
-		}
-	}()
-	run := controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID}
+	defer lease.Release(ctx)
 	id, err := r.Control.StartRun(ctx, run)
 	if err != nil {
 		return err

@@ -37,9 +37,6 @@ type Runner struct {
 	Source    *cloudsql.Pool
 	Control   *controlplane.Store
 	Warehouse *warehouse.Client
-	// LeaseTTL is how long a killed run blocks its table; 0 means
-	// controlplane.DefaultTTL.
-	LeaseTTL time.Duration
 }
 
 // tablesAtOnce bounds the tables of a unit that run together: each holds one
@@ -110,10 +107,9 @@ func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) error {
 func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: t.Name}
 	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("table", unit.Table))
-	lease, err := r.Control.Acquire(ctx, "extract", unit, r.leaseTTL())
+	lease, err := r.Control.Take(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID}, controlplane.DefaultTTL)
 	if errors.Is(err, controlplane.ErrHeld) {
-		slog.InfoContext(ctx, "skipped: another run holds the lease")
-		return errors.Join(d.Skipped(err), r.Control.RecordRun(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID, Outcome: controlplane.OutcomeSkipped, Error: err.Error()}))
+		return d.Skipped(err)
 	}
 	if err != nil {
 		return err
@@ -124,9 +120,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 		err = errors.Join(lost, err)
 	}
 	err = fault.Recorded(w.finish(ctx, err))
-	if released := lease.Release(ctx); released != nil {
-		slog.WarnContext(ctx, "releasing the lease; it will expire", "error", released)
-	}
+	lease.Release(ctx)
 	if err == nil && more {
 		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Table: unit.Table})
 	}
@@ -134,13 +128,6 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 		return fmt.Errorf("extracting %s: %w", t.Name, err)
 	}
 	return nil
-}
-
-func (r *Runner) leaseTTL() time.Duration {
-	if r.LeaseTTL > 0 {
-		return r.LeaseTTL
-	}
-	return controlplane.DefaultTTL
 }
 
 // work is one run of one table.

@@ -105,20 +105,14 @@ func (r *Runner) sync(ctx context.Context, u tick.Unit, s *pipeline.Sync, d tick
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: s.Name}
 	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("sync", s.Name), slog.String("table", s.Table))
 	run := controlplane.Run{Kind: "reverse_etl", Unit: unit, MessageID: d.ID}
-	lease, err := r.Control.Acquire(ctx, run.Kind, unit, controlplane.DefaultTTL)
+	lease, err := r.Control.Take(ctx, run, controlplane.DefaultTTL)
 	if errors.Is(err, controlplane.ErrHeld) {
-		slog.InfoContext(ctx, "skipped: another run holds the lease")
-		run.Outcome, run.Error = controlplane.OutcomeSkipped, err.Error()
-		return r.Control.RecordRun(ctx, run)
+		return d.Skipped(err)
 	}
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := lease.Release(ctx); err != nil {
-			slog.WarnContext(ctx, "releasing the lease; it will expire", "error", err)
-		}
-	}()
+	defer lease.Release(ctx)
 	id, err := r.Control.StartRun(ctx, run)
 	if err != nil {
 		return err

@@ -105,7 +105,7 @@ func TestReverseLeftOverStaging(t *testing.T) {
 func TestReverseUnstorable(t *testing.T) {
 	t.Parallel()
 	query := `SELECT * FROM UNNEST([STRUCT(1 AS id, 'one' AS name, NUMERIC '10.50' AS score, CAST(NULL AS FLOAT64) AS ratio, TRUE AS fit, ['x', 'y'] AS tags),
-      (2, CONCAT('a', CODE_POINTS_TO_STRING([0]), 'b'), NUMERIC '-0.25', 0.5, FALSE, ['x']), (3, 'three', NUMERIC '30', 0.5, NULL, [])])`
+      (2, 'a\x00b', NUMERIC '-0.25', 0.5, FALSE, ['x']), (3, 'three', NUMERIC '30', 0.5, TRUE, ['z'])])`
 	w := newWorld(t, reverseFile("update", "|\n      "+query, "name: name, score: score, ratio: ratio, fit: fit, tags: tags", ""),
 		contactsSQL, "ALTER TABLE contacts ADD ratio real, ADD fit boolean, ADD tags text[]")
 	must(t, w.reverse(""))
