@@ -133,6 +133,10 @@ func (b *batch) append(ctx context.Context, full *rowwire.Batch) (*rowwire.Batch
 			// The log was dropped, or is too new to be known everywhere.
 			return nil, &fault.Error{Class: fault.Transient, Remedy: "the next run makes the log table anew", Err: errors.Join(err, b.Control.Distrust(ctx, b.lease, b.unit))}
 		}
+		if fault.GRPCCode(err) == codes.PermissionDenied {
+			// So BigQuery answers for a log that is gone, too: the next run finds out.
+			return nil, errors.Join(err, b.Control.Distrust(ctx, b.lease, b.unit))
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -258,8 +258,8 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table, capture *sourc
 }
 
 // resolve settles a batch that was saved before its commit and whose run died
-// or lost its answer: the cursor moves if BigQuery has it, else the rows are
-// read again. Exactly one copy either way (I4).
+// or lost its answer: the commit is made, if it was not, and the cursor moves. Only
+// a stream that can no longer be committed is given up, and its rows read again.
 func (w *work) resolve(ctx context.Context, target *warehouse.Table) error {
 	p := w.state.Pending
 	if p == nil {
@@ -268,7 +268,7 @@ func (w *work) resolve(ctx context.Context, target *warehouse.Table) error {
 	if err := w.record(ctx); err != nil {
 		return err
 	}
-	committed, err := w.Warehouse.Committed(ctx, target, p.Stream, warehouse.Version(w.state.Generation, p.Position))
+	committed, err := w.Warehouse.Settle(ctx, target, p.Stream, warehouse.Version(w.state.Generation, p.Position))
 	if err != nil {
 		return fmt.Errorf("resolving an interrupted commit: %w", err)
 	}

@@ -126,18 +126,19 @@ func classifySQLState(code string) (Class, string) {
 	return Transient, ""
 }
 
-// classifyHTTP goes by https://docs.cloud.google.com/bigquery/docs/error-messages:
-// exceeded quotas come as 403 too, and end by themselves.
+// classifyHTTP goes by the reason where there is one that is known: BigQuery
+// answers 403 for quotas and 400 for failures of its own, and both end by
+// themselves. (https://docs.cloud.google.com/bigquery/docs/error-messages)
 func classifyHTTP(e *googleapi.Error) (Class, string) {
+	for _, item := range e.Errors {
+		if class, remedy, known := classifyReason(item.Reason); known {
+			return class, remedy
+		}
+	}
 	switch e.Code {
 	case http.StatusUnauthorized:
 		return Permanent, "the credentials were refused: check the function's service account"
 	case http.StatusForbidden:
-		for _, item := range e.Errors {
-			if item.Reason == "accessDenied" {
-				return Permanent, "grant the function's service account access to the dataset"
-			}
-		}
 		return Transient, "wait for the quota, or raise it"
 	case http.StatusNotFound:
 		return Permanent, "create what is missing, or correct its name in the pipeline file"
@@ -145,6 +146,24 @@ func classifyHTTP(e *googleapi.Error) (Class, string) {
 		return Permanent, ""
 	}
 	return Transient, ""
+}
+
+func classifyReason(reason string) (class Class, remedy string, known bool) {
+	switch reason {
+	case "backendError", "internalError", "jobBackendError", "jobInternalError", "stopped", "tableUnavailable", "timeout":
+		return Transient, "", true
+	case "jobRateLimitExceeded", "quotaExceeded", "rateLimitExceeded":
+		return Transient, "wait for the quota, or raise it", true
+	case "accessDenied":
+		return Permanent, "grant the function's service account access to the dataset", true
+	case "bytesBilledLimitExceeded":
+		return Permanent, "raise the limit of bytes, or narrow what is read", true
+	case "invalidQuery", "invalid":
+		return Permanent, "correct the query", true
+	case "notFound":
+		return Permanent, "create what is missing, or correct its name in the pipeline file", true
+	}
+	return Permanent, "", false
 }
 
 func classifyGRPC(code codes.Code) (Class, string) {
@@ -160,24 +179,11 @@ func classifyGRPC(code codes.Code) (Class, string) {
 	}
 }
 
-// Reason classifies an error that BigQuery answered for a job, by its reason.
-// (https://docs.cloud.google.com/bigquery/docs/error-messages)
+// Reason marks an error that BigQuery answered for a job with the class and the
+// remedy of its reason; one that is not known is permanent.
 func Reason(reason string, err error) error {
-	e := &Error{Class: Permanent, Err: err}
-	switch reason {
-	case "backendError", "internalError", "jobBackendError", "jobInternalError", "jobRateLimitExceeded", "quotaExceeded",
-		"rateLimitExceeded", "stopped", "tableUnavailable", "timeout":
-		e.Class = Transient
-	case "accessDenied":
-		e.Remedy = "grant the function's service account access to the dataset"
-	case "bytesBilledLimitExceeded":
-		e.Remedy = "raise the limit of bytes, or narrow what is read"
-	case "invalidQuery", "invalid":
-		e.Remedy = "correct the query"
-	case "notFound":
-		e.Remedy = "create what is missing, or correct its name in the pipeline file"
-	}
-	return e
+	class, remedy, _ := classifyReason(reason)
+	return &Error{class, remedy, err}
 }
 
 // SQLState returns the code of a Postgres error, or "".

@@ -224,7 +224,7 @@ func TestReason(t *testing.T) {
 	}
 	tests := map[string]outcome{
 		"backendError": {fault.Transient, false}, "internalError": {fault.Transient, false}, "jobBackendError": {fault.Transient, false},
-		"rateLimitExceeded": {fault.Transient, false}, "quotaExceeded": {fault.Transient, false}, "stopped": {fault.Transient, false},
+		"rateLimitExceeded": {fault.Transient, true}, "quotaExceeded": {fault.Transient, true}, "stopped": {fault.Transient, false},
 		"timeout": {fault.Transient, false}, "invalidQuery": {fault.Permanent, true}, "invalid": {fault.Permanent, true},
 		"accessDenied": {fault.Permanent, true}, "notFound": {fault.Permanent, true}, "bytesBilledLimitExceeded": {fault.Permanent, true},
 		"resourcesExceeded": {fault.Permanent, false}, "": {fault.Permanent, false},

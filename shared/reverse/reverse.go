@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
@@ -27,7 +26,7 @@ import (
 type Runner struct {
 	tick.Dispatcher // publishes to the reverse ETL topic
 
-	Target    *pgxpool.Pool
+	Target    *target.Database
 	Control   *controlplane.Store
 	Warehouse *warehouse.Client
 }

@@ -27,7 +27,7 @@ type Applied struct {
 func (a Applied) Written() int64 { return a.Inserted + a.Updated }
 
 // errStopped ends a range whose rest is left for a later run.
-var errStopped = errors.New("stopped") //nolint:gochecknoglobals // a sentinel
+var errStopped = errors.New("stopped")
 
 // Apply writes the plan in batches of the sync's size, each its own short
 // transaction, until it is through or keepGoing says no between two batches; the
@@ -106,7 +106,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // errAppeared rolls a batch back in which rows to insert were there already.
-var errAppeared = errors.New("rows to insert have appeared") //nolint:gochecknoglobals // a sentinel
+var errAppeared = errors.New("rows to insert have appeared")
 
 // batch writes one range of the plan in one transaction. With skip it leaves the
 // rows that others hold, instead of waiting for them.
@@ -165,7 +165,7 @@ func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, skip, st
 	var planned int64
 	if err := tx.QueryRow(ctx, fmt.Sprintf("WITH fresh AS (%s RETURNING 1) SELECT (SELECT count(*) FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'insert'), (SELECT count(*) FROM fresh)",
 		s.insertSQL("n BETWEEN $1 AND $2"), s.plan), from, to).Scan(&planned, &now.Inserted); err != nil {
-		return err
+		return fmt.Errorf("inserting: %w", err)
 	}
 	if strict && now.Inserted < planned {
 		return errAppeared
@@ -177,19 +177,21 @@ func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, skip, st
 // and two writers without an order deadlock. With skip, rows that others hold are
 // taken out of the plan.
 func (s *Staging) lock(ctx context.Context, tx pgx.Tx, from, to int64, skip bool, now *Applied) error {
-	sql := fmt.Sprintf("SELECT s.n FROM %s t JOIN %s s ON %s WHERE s.n BETWEEN $1 AND $2 AND s.action = 'update' ORDER BY s.n FOR NO KEY UPDATE OF t",
-		s.table.SQLName(), s.plan, s.match("t", "s"))
+	// LATERAL goes by the key's index row by row: a join would be free to read
+	// the whole table for each batch.
+	sql := fmt.Sprintf("SELECT s.n FROM (SELECT * FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'update' ORDER BY n) s CROSS JOIN LATERAL (SELECT FROM %s t WHERE %s FOR NO KEY UPDATE OF t",
+		s.plan, s.table.SQLName(), s.match("t", "s"))
 	if !skip {
-		_, err := tx.Exec(ctx, sql, from, to)
+		_, err := tx.Exec(ctx, sql+") held", from, to)
 		return err
 	}
-	rows, err := tx.Query(ctx, sql+" SKIP LOCKED", from, to)
+	rows, err := tx.Query(ctx, sql+" SKIP LOCKED) free", from, to)
 	if err != nil {
 		return err
 	}
 	free, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return err
+		return fmt.Errorf("locking rows: %w", err)
 	}
 	tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %s s SET action = 'held' WHERE n BETWEEN $1 AND $2 AND action = 'update' AND n <> ALL ($3) AND EXISTS (SELECT FROM %s t WHERE %s)",
 		s.plan, s.table.SQLName(), s.match("t", "s")), from, to, free)
@@ -204,8 +206,13 @@ func (s *Staging) updateSQL(which string) string {
 	for i, c := range s.values {
 		sets[i] = catalog.Quote(c.column.Name) + " = s." + c.name
 	}
-	return fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s AND s.action = 'update' AND %s",
-		s.table.SQLName(), strings.Join(sets, ", "), s.plan, s.match("t", "s"), which, s.changed("t", "s"))
+	narrow := ""
+	if len(s.keys) == 1 { // the index is worth using for a batch, whatever the join
+		narrow = fmt.Sprintf(" AND t.%s OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT s.%s FROM %s s WHERE %s AND s.action = 'update'))",
+			catalog.Quote(s.keys[0].column.Name), s.keys[0].name, s.plan, which)
+	}
+	return fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s AND s.action = 'update' AND %s%s",
+		s.table.SQLName(), strings.Join(sets, ", "), s.plan, s.match("t", "s"), which, s.changed("t", "s"), narrow)
 }
 
 // insertSQL inserts in key order what is not there. It uses no system column:

@@ -139,7 +139,7 @@ func (s *Staging) rejectInexact(ctx context.Context, p *Plan) error {
 	}
 	for _, f := range found {
 		column := s.all()[f.column].column
-		f.Reject.Column, f.Reject.Reason = column.Name, "the value would change when stored as "+column.Type
+		f.Column, f.Reason = column.Name, "the value would change when stored as "+column.Type
 		p.Rejects = append(p.Rejects, f.Reject)
 	}
 	return nil
@@ -158,11 +158,13 @@ func (s *Staging) rejected(ctx context.Context, sql string, args ...any) (found 
 		if err != nil {
 			return err
 		}
-		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r rejectedRow, err error) {
+		if found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r rejectedRow, err error) {
 			err = row.Scan(&r.n, &r.Row, &r.column)
 			return r, err
-		})
-		return err
+		}); err != nil {
+			return fmt.Errorf("reading rejected rows: %w", err)
+		}
+		return nil
 	})
 	return found, err
 }
@@ -193,7 +195,7 @@ func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
 			return fmt.Errorf("setting rows aside for their key: %w", err)
 		}
 		for _, f := range found {
-			f.Reject.Column, f.Reject.Reason = s.keys[0].column.Name, step.reason
+			f.Column, f.Reason = s.keys[0].column.Name, step.reason
 			p.Rejects = append(p.Rejects, f.Reject)
 		}
 	}
@@ -276,8 +278,11 @@ func (s *Staging) Samples(ctx context.Context) ([]Sample, error) {
 				err = row.Scan(&x.Action, &x.Before, &x.After)
 				return x, err
 			})
+			if err != nil {
+				return fmt.Errorf("reading rows: %w", err)
+			}
 			out = slices.Concat(out, found)
-			return err
+			return nil
 		})
 		if err != nil {
 			return nil, fmt.Errorf("sampling the plan: %w", err)

@@ -26,10 +26,13 @@ import (
 // type it is staged as.
 type Column struct{ Name, Type string }
 
+// Database is a pool of connections to the database that is written to.
+type Database = pgxpool.Pool
+
 // Staging is one run's rows on their way into a table. They live in unlogged
 // tables of the schema tidemark until Drop.
 type Staging struct {
-	pool  *pgxpool.Pool
+	pool  *Database
 	sync  *pipeline.Sync
 	table *catalog.Table
 	owner string // names the sync, and the staging tables with it
@@ -51,7 +54,7 @@ type staged struct {
 // unit names the sync and token its lease: what an earlier, dead run of the
 // same sync left behind is dropped, and a run that lost its lease finds its
 // tables gone.
-func Open(ctx context.Context, pool *pgxpool.Pool, sync *pipeline.Sync, schema, unit string, token int64, columns []Column) (*Staging, error) {
+func Open(ctx context.Context, pool *Database, sync *pipeline.Sync, schema, unit string, token int64, columns []Column) (*Staging, error) {
 	table, err := catalog.Describe(ctx, pool, schema, sync.Table)
 	if err != nil {
 		return nil, err
@@ -225,7 +228,7 @@ func (s *Staging) sweep(ctx context.Context) error {
 	if err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
 		var exists bool
 		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'tidemark')").Scan(&exists); err != nil {
-			return err
+			return fmt.Errorf("looking it up: %w", err)
 		}
 		if !exists {
 			_, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS tidemark")
@@ -235,8 +238,10 @@ func (s *Staging) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		left, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
+		if left, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+			return fmt.Errorf("looking for tables left behind: %w", err)
+		}
+		return nil
 	}); err != nil {
 		return fmt.Errorf("preparing the schema of the staging tables: %w", err)
 	}
@@ -274,7 +279,10 @@ func (s *Staging) Load(ctx context.Context, fill func(io.Writer) error) (loaded 
 		if source := <-filled; source != nil && !errors.Is(source, io.ErrClosedPipe) {
 			return source
 		}
-		return err
+		if err != nil {
+			return fmt.Errorf("copying: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("staging rows: %w", err)

@@ -80,7 +80,7 @@ func (c *Client) parent(t *Table) string {
 	return fmt.Sprintf("projects/%s/datasets/%s/tables/%s", c.config.Project, t.Dataset, t.LogName())
 }
 
-// Name identifies the stream for Commit and Committed, in this process or a later one.
+// Name identifies the stream for Commit and Settle, in this process or a later one.
 func (s *Stream) Name() string { return s.name }
 
 // Append sends a batch and returns an empty one. Up to inFlight batches are on
@@ -147,7 +147,7 @@ func (s *Stream) settle(ctx context.Context) error {
 			return s.resend(ctx)
 		}
 		if status := answer.GetError(); status != nil {
-			err = grpcstatus.ErrorProto(status)
+			err = appendError(grpcstatus.FromProto(status))
 		}
 	}
 	code := fault.GRPCCode(err)
@@ -181,6 +181,17 @@ func (s *Stream) drain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// appendError tells a schema that BigQuery does not know yet from one that is
+// wrong: the Storage Write API learns of new columns within minutes.
+func appendError(status *grpcstatus.Status) error {
+	for _, detail := range status.Details() {
+		if e, ok := detail.(*storagepb.StorageError); ok && e.GetCode() == storagepb.StorageError_SCHEMA_MISMATCH_EXTRA_FIELDS {
+			return &fault.Error{Class: fault.Transient, Remedy: "BigQuery takes some minutes to take values of new columns", Err: status.Err()}
+		}
+	}
+	return status.Err()
 }
 
 // resend opens a new connection and sends what is unanswered again, at offsets
@@ -282,6 +293,9 @@ func (c *Client) Commit(ctx context.Context, t *Table, stream string) error {
 			return &CommitError{Stream: stream, Code: e.GetCode().String(), Message: e.GetErrorMessage()}
 		}
 	}
+	if len(response.GetStreamErrors()) == 0 && response.GetCommitTime() == nil {
+		return errors.New("committing the stream: BigQuery answered without a commit time")
+	}
 	return nil
 }
 
@@ -292,20 +306,15 @@ func (e *CommitError) Error() string {
 	return fmt.Sprintf("committing the stream: %s: %s", e.Code, e.Message)
 }
 
-// Committed finds out what became of a stream: whether its rows are in the log.
-// Where BigQuery no longer knows the stream, the log itself answers, since the
-// version prefix belongs to that one batch (I4).
-func (c *Client) Committed(ctx context.Context, t *Table, stream, versionPrefix string) (bool, error) {
-	client, err := c.writeClient(ctx)
-	if err != nil {
-		return false, err
-	}
-	ws, err := client.GetWriteStream(ctx, &storagepb.GetWriteStreamRequest{Name: stream})
-	switch {
-	case err == nil:
-		return ws.GetCommitTime() != nil, nil
-	case fault.GRPCCode(err) != codes.NotFound:
-		return false, fmt.Errorf("looking up the stream: %w", err)
+// Settle brings a commit whose outcome is unknown to an end: the stream is
+// complete, so it is committed again, which BigQuery does once. It reports
+// whether the rows are in the log. Where BigQuery no longer knows the stream the
+// log itself answers, since the version prefix belongs to that one batch (I4).
+func (c *Client) Settle(ctx context.Context, t *Table, stream, versionPrefix string) (bool, error) {
+	err := c.Commit(ctx, t, stream)
+	var refused *CommitError
+	if !errors.As(err, &refused) && fault.GRPCCode(err) != codes.NotFound {
+		return err == nil, err
 	}
 	rest, err := c.restClient(ctx)
 	if err != nil {

@@ -145,43 +145,49 @@ func (r *Result) readStream(ctx context.Context, stream string, f func(arrow.Rec
 func (r *Result) readFrom(ctx context.Context, stream string, offset *int64, f func(arrow.Record) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	rows, err := r.reader.ReadRows(ctx, &storagepb.ReadRowsRequest{ReadStream: stream, Offset: *offset})
+	responses, err := r.reader.ReadRows(ctx, &storagepb.ReadRowsRequest{ReadStream: stream, Offset: *offset})
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", stream, err)
 	}
 	for {
-		response, err := rows.Recv()
+		response, err := responses.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("receiving rows: %w", err)
 		}
-		if err := r.decode(response.GetArrowRecordBatch().GetSerializedRecordBatch(), f); err != nil {
+		rows, err := r.decode(response.GetArrowRecordBatch().GetSerializedRecordBatch(), f)
+		if err != nil {
 			return err
 		}
-		*offset += response.GetRowCount()
+		if rows != response.GetRowCount() {
+			return fmt.Errorf("decoding rows: %d of %d were there", rows, response.GetRowCount())
+		}
+		*offset += rows
 	}
 }
 
-func (r *Result) decode(batch []byte, f func(arrow.Record) error) error {
+// decode returns how many rows the batch had.
+func (r *Result) decode(batch []byte, f func(arrow.Record) error) (rows int64, err error) {
 	if len(batch) == 0 {
-		return nil
+		return 0, nil
 	}
 	reader, err := ipc.NewReader(io.MultiReader(bytes.NewReader(r.schema), bytes.NewReader(batch)), ipc.WithSchema(r.Schema))
 	if err != nil {
-		return fmt.Errorf("decoding rows: %w", err)
+		return 0, fmt.Errorf("decoding rows: %w", err)
 	}
 	defer reader.Release()
 	for reader.Next() {
 		if err := f(reader.Record()); err != nil {
-			return err
+			return rows, err
 		}
+		rows += reader.Record().NumRows()
 	}
 	if err := reader.Err(); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("decoding rows: %w", err)
+		return rows, fmt.Errorf("decoding rows: %w", err)
 	}
-	return nil
+	return rows, nil
 }
 
 // queryRow runs a query with one row of one column.

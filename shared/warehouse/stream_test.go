@@ -42,7 +42,6 @@ type storageServer struct {
 	// counted is what is added to the count at the end.
 	counted int64
 	commit  *storagepb.BatchCommitWriteStreamsResponse
-	lookup  func() (*storagepb.WriteStream, error)
 
 	mu          sync.Mutex
 	rows        []string
@@ -170,10 +169,6 @@ func (s *storageServer) BatchCommitWriteStreams(_ context.Context, r *storagepb.
 		return nil, status.Errorf(codes.InvalidArgument, "unexpected request %v", r)
 	}
 	return s.commit, nil
-}
-
-func (s *storageServer) GetWriteStream(context.Context, *storagepb.GetWriteStreamRequest) (*storagepb.WriteStream, error) {
-	return s.lookup()
 }
 
 // testTB is what *testing.T and *rapid.T share.
@@ -510,27 +505,26 @@ func TestCommit(t *testing.T) {
 	})
 }
 
-func TestCommittedByTheStream(t *testing.T) {
+// TestSettle ends a commit whose outcome is unknown by making it again.
+func TestSettle(t *testing.T) {
 	t.Parallel()
-	tests := []struct {
-		name string
-		ws   *storagepb.WriteStream
-		err  error
-		want bool
-		code codes.Code
+	already := &storagepb.BatchCommitWriteStreamsResponse{StreamErrors: []*storagepb.StorageError{{Code: storagepb.StorageError_STREAM_ALREADY_COMMITTED, Entity: streamName}}}
+	for name, test := range map[string]struct {
+		answer *storagepb.BatchCommitWriteStreamsResponse
+		want   bool
+		fails  bool
 	}{
-		{"committed", &storagepb.WriteStream{CommitTime: timestamppb.Now()}, nil, true, codes.OK},
-		{"pending", &storagepb.WriteStream{}, nil, false, codes.OK},
-		{"may not look", nil, status.Error(codes.PermissionDenied, ""), false, codes.PermissionDenied},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
+		"it was not committed":         {&storagepb.BatchCommitWriteStreamsResponse{CommitTime: timestamppb.Now()}, true, false},
+		"it was":                       {already, true, false},
+		"an answer without commitment": {&storagepb.BatchCommitWriteStreamsResponse{}, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client, closeAll := serve(t, &storageServer{lookup: func() (*storagepb.WriteStream, error) { return test.ws, test.err }})
+			client, closeAll := serve(t, &storageServer{commit: test.answer})
 			defer closeAll()
-			got, err := client.Committed(t.Context(), logTable(), streamName, "prefix")
-			if got != test.want || fault.GRPCCode(err) != test.code {
-				t.Errorf("Committed = %t, %v", got, err)
+			got, err := client.Settle(t.Context(), logTable(), streamName, "prefix")
+			if got != test.want || (err != nil) != test.fails {
+				t.Errorf("Settle = %t, %v", got, err)
 			}
 		})
 	}

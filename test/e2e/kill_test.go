@@ -34,17 +34,22 @@ func TestKilledAroundTheCommit(t *testing.T) {
 			t.Parallel()
 			s := startStack(t, itemsFile(byHand+", batch_rows: 300"), itemsSQL+`; INSERT INTO items SELECT n, 'item ' || n FROM generate_series(1, 1000) n`)
 			var once sync.Once
+			killed := make(chan struct{})
 			s.BigQuery().Intercept(func(call emulator.Call) error {
 				if call.Method != "BatchCommitWriteStreams" || call.Phase != c.phase {
 					return nil
 				}
 				var err error
-				once.Do(func() { err = errors.Join(errors.New("the caller is dead"), s.StopFunctions(syscall.SIGKILL)) })
+				once.Do(func() {
+					defer close(killed)
+					err = errors.Join(errors.New("the caller is dead"), s.StopFunctions(syscall.SIGKILL))
+				})
 				return err
 			})
 			if err := s.Push(t.Context(), "Extract", `{}`); err == nil {
 				t.Fatal("a killed function answered")
 			}
+			<-killed
 			conn := connect(t, s.DatabaseURL())
 			if got := scan[bool](t, conn, `SELECT pending IS NOT NULL AND cursor IS NULL FROM tidemark.sync_state`); !got {
 				t.Fatal("the kill was not between saving the stream and moving the cursor")

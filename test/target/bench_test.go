@@ -69,8 +69,14 @@ func benchRun(b *testing.B, pool *pgxpool.Pool, url, score string) {
 	ctx := context.Background()
 	s := sync(pipeline.ModeUpsert, []string{"id"}, []string{"name", "score", "seen", "ratio", "tags"})
 	s.BatchSize = 1000
-	stage, err := target.Open(ctx, pool, s, "public", "p//s", 1, []target.Column{id, {Name: "name", Type: "text"}, {Name: "score", Type: "numeric"},
-		{Name: "seen", Type: "timestamptz"}, {Name: "ratio", Type: "double precision"}, {Name: "tags", Type: "text[]"}})
+	stage, err := target.Open(ctx, pool, s, "public", "p//s", 1, []target.Column{
+		id,
+		{Name: "name", Type: "text"},
+		{Name: "score", Type: "numeric"},
+		{Name: "seen", Type: "timestamptz"},
+		{Name: "ratio", Type: "double precision"},
+		{Name: "tags", Type: "text[]"},
+	})
 	if err != nil {
 		b.Fatal(err)
 	}

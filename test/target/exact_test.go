@@ -215,7 +215,7 @@ func TestNoValueChangesSilently(t *testing.T) {
 				t.Error(err)
 			}
 			d.expect("SELECT count(*) FROM "+table+" WHERE id = 2 AND v IS NULL", "1")
-			got := ""
+			var got string
 			if len(plan.Rejects) > 0 {
 				got = plan.Rejects[0].Reason
 			} else {
