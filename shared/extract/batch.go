@@ -79,6 +79,7 @@ type batch struct {
 	position int64
 
 	rows    *rowwire.Transcoder
+	filling *rowwire.Batch    // what the transcoder is writing to
 	stream  *warehouse.Stream // nil until there is a row
 	rejects []reject
 	refused []warehouse.RefusedRow
@@ -98,7 +99,8 @@ func (b *batch) fill(ctx context.Context) (*source.Position, error) {
 	layout.Partition = partition(b.target, b.read.At())
 	layout.KeepLast = true
 	var err error
-	b.rows, err = rowwire.NewTranscoder(layout, nil, func(full *rowwire.Batch) (*rowwire.Batch, error) { return b.append(ctx, full) }, b.reject)
+	b.filling = b.buffers.Take()
+	b.rows, err = rowwire.NewTranscoder(layout, b.filling, func(full *rowwire.Batch) (*rowwire.Batch, error) { return b.append(ctx, full) }, b.reject)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +119,7 @@ func (b *batch) fill(ctx context.Context) (*source.Position, error) {
 	if err := b.rows.Close(); err != nil {
 		return nil, err
 	}
+	b.buffers.Give(b.filling)
 	if b.stream != nil {
 		if b.refused, err = b.stream.Finish(ctx); err != nil {
 			return nil, err
@@ -128,7 +131,7 @@ func (b *batch) fill(ctx context.Context) (*source.Position, error) {
 
 func (b *batch) append(ctx context.Context, full *rowwire.Batch) (*rowwire.Batch, error) {
 	if b.stream == nil {
-		stream, err := b.Warehouse.NewStream(ctx, b.target)
+		stream, err := b.Warehouse.NewStream(ctx, b.target, &b.buffers)
 		if fault.GRPCCode(err) == codes.NotFound {
 			// The log was dropped, or is too new to be known everywhere.
 			return nil, &fault.Error{Class: fault.Transient, Remedy: "the next run makes the log table anew", Err: errors.Join(err, b.Control.Distrust(ctx, b.lease, b.unit))}
@@ -142,7 +145,9 @@ func (b *batch) append(ctx context.Context, full *rowwire.Batch) (*rowwire.Batch
 		}
 		b.stream = stream
 	}
-	return b.stream.Append(ctx, full)
+	var err error
+	b.filling, err = b.stream.Append(ctx, full)
+	return b.filling, err
 }
 
 func (b *batch) reject(r rowwire.Reject) error {

