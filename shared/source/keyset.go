@@ -1,0 +1,117 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+)
+
+// bind sets a value for this transaction only; the statements read it with
+// current_setting, so that no value ever becomes SQL.
+func (r *Read) bind(ctx context.Context, name, value string) error {
+	if _, err := r.tx.Exec(ctx, `SELECT set_config($1, $2, true)`, name, value); err != nil {
+		return fmt.Errorf("binding %s: %w", name, err)
+	}
+	return nil
+}
+
+func (r *Read) bindCursor(ctx context.Context, cursor []string) error {
+	for i, value := range cursor {
+		if err := r.bind(ctx, "tidemark.at_"+strconv.Itoa(i), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bound is a bound value as a type of pg_catalog, by its catalogue name: "bit" by
+// its SQL name would be bit(1).
+func bound(name, typ string) string {
+	return "current_setting('" + name + "')::pg_catalog." + catalog.Quote(typ)
+}
+
+func (w *Watermark) filterSQL() string {
+	if w.Filter == nil {
+		return ""
+	}
+	c := w.Table.Column(w.Filter.Column)
+	if c.Base == "" {
+		return " AND " + catalog.Quote(c.Name) + "::text = " + bound("tidemark.tenant", "text")
+	}
+	return " AND " + catalog.Quote(c.Name) + " = " + bound("tidemark.tenant", c.Base)
+}
+
+// keysetColumns are (cursor, key) as they are ordered and compared. Types
+// whose comparison operators may live outside pg_catalog are compared as text
+// under a fixed collation, so that ORDER BY and the row comparison always agree.
+func (w *Watermark) keysetColumns() []string {
+	out := make([]string, len(w.keyset))
+	for i, at := range w.keyset {
+		c := w.Table.Columns[at]
+		out[i] = catalog.Quote(c.Name)
+		if c.Base == "" {
+			out[i] = "(" + catalog.Quote(c.Name) + `::text COLLATE "C")`
+		}
+	}
+	return out
+}
+
+func (w *Watermark) keysetSQL() string { return "(" + strings.Join(w.keysetColumns(), ", ") + ")" }
+
+func (w *Watermark) boundSQL() string {
+	out := make([]string, len(w.keyset))
+	for i, at := range w.keyset {
+		c := w.Table.Columns[at]
+		name := "tidemark.at_" + strconv.Itoa(i)
+		out[i] = bound(name, c.Base)
+		if c.Base == "" {
+			out[i] = "(" + bound(name, "text") + ` COLLATE "C")`
+		}
+	}
+	return "(" + strings.Join(out, ", ") + ")"
+}
+
+// lookbackSQL keeps rows at or above the lower bound; every row without one.
+func (r *Read) lookbackSQL(ctx context.Context, lower *int64) (string, error) {
+	if lower == nil {
+		return "true", nil
+	}
+	if err := r.bind(ctx, "tidemark.lower", r.w.family.text(*lower)); err != nil {
+		return "", err
+	}
+	return catalog.Quote(r.w.Cursor) + " >= " + bound("tidemark.lower", r.w.Table.Column(r.w.Cursor).Base), nil
+}
+
+// wideXmin is the 64-bit id of the transaction that wrote a row. Ids of rows
+// are 32 bits wide and never newer than the snapshot's end, which says the
+// epoch. Ids below 3 are frozen rows of old. (PostgreSQL manual, 25.1.5.)
+func (r *Read) wideXmin() string {
+	low := r.now.xmax & math.MaxUint32
+	high := r.now.xmax - low
+	return fmt.Sprintf("(CASE WHEN xmin::text::bigint < 3 THEN 0 ELSE xmin::text::bigint + %d - CASE WHEN xmin::text::bigint > %d THEN 4294967296 ELSE 0 END END)", high, low)
+}
+
+// unseenSQL is true for rows whose transaction the previous read did not see (I2).
+func (r *Read) unseenSQL(ctx context.Context, u unseen) (string, error) {
+	x := r.wideXmin()
+	tests := []string{fmt.Sprintf("%s >= %d", x, u.From)}
+	if u.Doubt > 0 {
+		if err := r.bind(ctx, "tidemark.seen", ids(u.Seen)); err != nil {
+			return "", err
+		}
+		tests = append(tests, fmt.Sprintf("(%s >= %d AND %s NOT IN (SELECT unnest(current_setting('tidemark.seen')::bigint[])))", x, u.Doubt, x))
+	}
+	return "(" + strings.Join(tests, " OR ") + ")", nil
+}
+
+func ids(xs []uint64) string {
+	texts := make([]string, len(xs))
+	for i, x := range xs {
+		texts[i] = strconv.FormatUint(x, 10)
+	}
+	return "{" + strings.Join(texts, ",") + "}"
+}
