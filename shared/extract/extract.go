@@ -206,18 +206,10 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 		if err != nil || !more {
 			return false, err
 		}
-		if !timeLeft(ctx) {
+		if !tick.TimeLeft(ctx) {
 			return true, nil
 		}
 	}
-}
-
-// margin is what a run keeps of its time for ending well.
-const margin = time.Minute
-
-func timeLeft(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return !ok || time.Until(deadline) > margin
 }
 
 func (w *work) capture(table *catalog.Table) (*source.Watermark, error) {

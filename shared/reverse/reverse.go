@@ -176,7 +176,7 @@ func (r *Runner) do(ctx context.Context, u tick.Unit, s *pipeline.Sync, lease *c
 		o.Samples, err = stage.Samples(ctx)
 		return keep(found, o), err
 	}
-	applied, err := stage.Apply(ctx, func() bool { return timeLeft(ctx) })
+	applied, err := stage.Apply(ctx, func() bool { return tick.TimeLeft(ctx) })
 	o.Insert, o.Update, o.Locked = applied.Inserted, applied.Updated, applied.Locked
 	// Without a row written another run would come no further now.
 	o.more = !applied.Done && applied.Written() > 0
@@ -193,14 +193,6 @@ func keep(found []target.Reject, o *Outcome) []controlplane.Reject {
 		out[i] = controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: r.Row}
 	}
 	return out
-}
-
-// margin is what a run keeps of its time for ending well.
-const margin = time.Minute
-
-func timeLeft(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return !ok || time.Until(deadline) > margin
 }
 
 func stagedColumns(schema *arrow.Schema) ([]target.Column, error) {

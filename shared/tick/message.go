@@ -4,6 +4,7 @@ package tick
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,6 +124,15 @@ func (d Delivery) Skipped(cause error) error {
 		return nil
 	}
 	return fault.Recorded(&fault.Error{Class: fault.Transient, Err: cause})
+}
+
+// margin is what a run keeps of its time for ending well.
+const margin = time.Minute
+
+// TimeLeft reports whether new work may be begun before the deadline (I11).
+func TimeLeft(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Until(deadline) > margin
 }
 
 // Refuse is a permanent error if the message has a field, of those named by
