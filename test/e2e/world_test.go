@@ -116,6 +116,22 @@ func (w *world) connect(file string) *instance.Connections {
 	return c
 }
 
+// connectAs opens the product's connections as a role of its own, without any
+// privilege but the granted ones and its own control plane.
+func (w *world) connectAs(role, grant string) *instance.Connections {
+	w.t.Helper()
+	database := w.value("SELECT current_database()")
+	role += "_" + database
+	w.exec("CREATE ROLE " + role + " LOGIN")
+	w.exec("GRANT CREATE ON DATABASE " + database + " TO " + role)
+	w.exec(fmt.Sprintf(grant, role))
+	w.exec(`DROP SCHEMA tidemark CASCADE`)
+	url := w.url
+	defer func() { w.url = url }()
+	w.url = strings.Replace(url, postgres.User+"@", role+"@", 1)
+	return w.connect(itemsFile(""))
+}
+
 func pool(t *testing.T, url string) *pgxpool.Pool {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(url)
