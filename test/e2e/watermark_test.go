@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	emulator "github.com/tidemark-data/tidemark/test/bigquery"
 )
 
 const itemsSQL = `
@@ -105,6 +107,30 @@ func TestTransactionOpenAcrossManyTicks(t *testing.T) {
 	w.tick()
 	w.tick()
 	w.once("shop", "items")
+}
+
+// TestCommitBehindADrain commits a transaction that was open before the first
+// sight in the middle of the drain, behind the cursor. The role cannot see since
+// when it is open, so late rows are looked for when the drain is through.
+func TestCommitBehindADrain(t *testing.T) {
+	t.Parallel()
+	file := itemsFile("batch_rows: 10")
+	w := newWorld(t, file, itemsSQL, `INSERT INTO items SELECT n, 'item', now() - interval '1 day' + n * interval '1 minute' FROM generate_series(1, 100) n`)
+	w.product = w.connectAs("plain", `GRANT SELECT ON items TO %s`)
+	late := w.begin()
+	w.in(late, `INSERT INTO items VALUES (1000, 'late', now() - interval '1 day' + interval '90 seconds')`)
+	commits := 0
+	w.bq.Intercept(func(c emulator.Call) error {
+		if c.Method == "BatchCommitWriteStreams" && c.Phase == emulator.Before {
+			if commits++; commits == 4 {
+				return late.Commit(t.Context())
+			}
+		}
+		return nil
+	})
+	must(t, w.extractOn(w.with(file), ""))
+	must(t, w.extractOn(w.with(file), ""))
+	w.same("shop", "items")
 }
 
 func TestRowsUnderSavepointsOfALateTransaction(t *testing.T) {
