@@ -18,7 +18,8 @@ const maxStatement = 9 * time.Minute
 // tx runs f in one transaction that waits for no lock longer than the sync
 // allows and works no longer than limit or the context's deadline. What text
 // comes to as a value, and a value as text, depends on nothing that is set on
-// the server, the database or the role. The error of f says nothing of a row's
+// the server, the database or the role, and rows that a policy hides are an error
+// instead of absent. The error of f says nothing of a row's
 // data (see reduce).
 func (s *Staging) tx(ctx context.Context, limit time.Duration, f func(pgx.Tx) error) error {
 	if deadline, ok := ctx.Deadline(); ok {
@@ -30,7 +31,7 @@ func (s *Staging) tx(ctx context.Context, limit time.Duration, f func(pgx.Tx) er
 			       set_config('idle_in_transaction_session_timeout', $2, true),
 			       set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
 			       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
-			       set_config('bytea_output', 'hex', true)`,
+			       set_config('bytea_output', 'hex', true), set_config('row_security', 'off', true)`,
 			milliseconds(s.sync.LockTimeout), milliseconds(limit)); err != nil {
 			return err
 		}
