@@ -42,12 +42,12 @@ func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
 	if err := d.Refuse("Dedup", "sync", "dry_run"); err != nil {
 		return err
 	}
+	if err := r.CheckTable(d.Message); err != nil {
+		return err
+	}
 	u, err := r.Dispatch(ctx, d.Message, due)
 	if err != nil || u == nil {
 		return err
-	}
-	if d.Table != "" && u.Pipeline.Table(d.Table) == nil {
-		return tick.Unknown("table", d.Table, names(u.Pipeline))
 	}
 	var errs []error
 	for i := range u.Pipeline.Tables {
@@ -60,18 +60,13 @@ func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
 }
 
 func due(p *pipeline.Pipeline, m tick.Message) bool {
+	if m.Table != "" && p.Table(m.Table) == nil {
+		return false
+	}
 	if m.Cadence == "" {
 		return true
 	}
 	return p.Dedup != nil && p.Dedup.Every.Due(m.Cadence)
-}
-
-func names(p *pipeline.Pipeline) []string {
-	out := make([]string, len(p.Tables))
-	for i, t := range p.Tables {
-		out[i] = t.Name
-	}
-	return out
 }
 
 func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {

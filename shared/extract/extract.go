@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,20 +49,14 @@ func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
 	if err := d.Refuse("Extract", "sync", "full", "dry_run"); err != nil {
 		return err
 	}
-	if d.Table != "" && !r.knows(d.Message) {
-		return tick.Unknown("table", d.Table, r.tableNames())
+	if err := r.CheckTable(d.Message); err != nil {
+		return err
 	}
 	u, err := r.Dispatch(ctx, d.Message, func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 })
 	if err != nil || u == nil {
 		return err
 	}
 	return r.unit(ctx, *u, d)
-}
-
-func (r *Runner) knows(m tick.Message) bool {
-	return slices.ContainsFunc(r.Pipelines, func(p pipeline.Pipeline) bool {
-		return (m.Pipeline == "" || p.Name == m.Pipeline) && p.Table(m.Table) != nil
-	})
 }
 
 // due are the tables a message concerns.
@@ -73,16 +66,6 @@ func due(p *pipeline.Pipeline, m tick.Message) []*pipeline.Table {
 		t := &p.Tables[i]
 		if (m.Table == "" || t.Name == m.Table) && t.Every.Due(m.Cadence) {
 			out = append(out, t)
-		}
-	}
-	return out
-}
-
-func (r *Runner) tableNames() []string {
-	var out []string
-	for _, p := range r.Pipelines {
-		for _, t := range p.Tables {
-			out = append(out, t.Name)
 		}
 	}
 	return out

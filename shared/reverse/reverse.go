@@ -111,17 +111,22 @@ func (r *Runner) sync(ctx context.Context, u tick.Unit, s *pipeline.Sync, d tick
 	if err != nil {
 		return err
 	}
-	defer lease.Release(ctx)
+	o := &Outcome{}
+	err = r.recorded(ctx, u, s, lease, run, d.DryRun, o)
+	lease.Release(ctx) // before the continuation is sent, which would be skipped for it
+	if err == nil && o.more {
+		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Sync: s.Name})
+	}
+	return err
+}
+
+func (r *Runner) recorded(ctx context.Context, u tick.Unit, s *pipeline.Sync, lease *controlplane.Lease, run controlplane.Run, dry bool, o *Outcome) error {
 	id, err := r.Control.StartRun(ctx, run)
 	if err != nil {
 		return err
 	}
-	o := &Outcome{}
-	rejects, failure := r.do(lease.Context(), u, s, lease, d.DryRun, o)
-	if failure == nil && o.more {
-		failure = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Sync: s.Name})
-	}
-	return r.finish(ctx, id, run, d.DryRun, o, rejects, failure)
+	rejects, failure := r.do(lease.Context(), u, s, lease, dry, o)
+	return r.finish(ctx, id, run, dry, o, rejects, failure)
 }
 
 func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry bool, o *Outcome, rejects []controlplane.Reject, failure error) error {
@@ -141,7 +146,11 @@ func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry
 		slog.InfoContext(ctx, "synced", "dry_run", dry, "rows", o.Rows, "insert", o.Insert, "update", o.Update,
 			"unchanged", o.Unchanged, "absent", o.Absent, "rejected", o.Rejected, "locked", o.Locked)
 	}
-	return fault.Recorded(errors.Join(failure, r.Control.RecordRejects(ctx, run.Unit, id, rejects), r.Control.FinishRun(ctx, id, run)))
+	var kept error
+	if failure == nil || len(rejects) > 0 { // a run that failed before it found any says nothing of those there are
+		kept = r.Control.RecordRejects(ctx, run.Unit, id, rejects)
+	}
+	return fault.Recorded(errors.Join(failure, kept, r.Control.FinishRun(ctx, id, run)))
 }
 
 // do is the walk from the query to the table. Staging is dropped however it

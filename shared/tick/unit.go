@@ -135,6 +135,25 @@ func (d *Dispatcher) ofPipeline(ctx context.Context, p *pipeline.Pipeline, tenan
 	return units, errors.Join(errs...)
 }
 
+// CheckTable is a permanent error, listing those that exist, if the message
+// names a table that no pipeline it concerns has.
+func (d *Dispatcher) CheckTable(m Message) error {
+	if m.Table == "" {
+		return nil
+	}
+	var names []string
+	for i := range d.Pipelines {
+		p := &d.Pipelines[i]
+		if (m.Pipeline == "" || p.Name == m.Pipeline) && p.Table(m.Table) != nil {
+			return nil
+		}
+		for _, t := range p.Tables {
+			names = append(names, t.Name)
+		}
+	}
+	return Unknown("table", m.Table, names)
+}
+
 // Unknown is the error for a table or sync that a message names and no
 // concerned pipeline has.
 func Unknown(what, name string, known []string) error {

@@ -82,6 +82,24 @@ func TestCleanUpTouchesWhatChanged(t *testing.T) {
 	w.same("shop", "items")
 }
 
+// TestCleanUpOfATableOfOnePipeline names a table that one pipeline has and another
+// has not: that is no error of the other's.
+func TestCleanUpOfATableOfOnePipeline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, itemsFile(""), itemsSQL, `INSERT INTO items SELECT n, 'item' FROM generate_series(1, 10) n`)
+	w.tick()
+	c := w.with(itemsFile(""))
+	c.Pipelines = append(c.Pipelines, w.pipelines("pipeline: other\ndestination: {dataset: other}\ntables:\n  - {name: others, capture: {method: watermark, cursor: updated_at}}\n")...)
+	r := dedup.Runner{Dispatcher: w.dispatcher(c, tick.TopicDedup), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	must(t, r.Run(t.Context(), w.delivery(`{"table":"items"}`)))
+	if got := w.value(`SELECT count(*) FROM tidemark.dirty_partitions`); got != "0" {
+		t.Errorf("%s partitions are still to be cleaned", got)
+	}
+	if len(w.published) != 0 {
+		t.Errorf("messages were published: %v", w.published)
+	}
+}
+
 // TestCleanUpOverItsLimit is refused before it runs.
 func TestCleanUpOverItsLimit(t *testing.T) {
 	t.Parallel()

@@ -1,11 +1,18 @@
 package e2e_test
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/reverse"
 	"github.com/tidemark-data/tidemark/shared/tick"
+	emulator "github.com/tidemark-data/tidemark/test/bigquery"
 )
 
 const contactsSQL = `
@@ -87,6 +94,49 @@ func TestReverseUpsertAndRejects(t *testing.T) {
 		t.Errorf("rejects: %s", got)
 	}
 	w.noStaging()
+}
+
+// TestReverseContinuationFindsTheLeaseFree stops for the deadline after one batch:
+// the message that goes on must not meet the lease of the run that sent it.
+func TestReverseContinuationFindsTheLeaseFree(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, reverseFile("update", "SELECT id, NUMERIC '5' AS score FROM UNNEST(GENERATE_ARRAY(1, 50)) AS id", "score: score", "    limits: {batch_size: 10}\n"), contactsSQL)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c := w.product
+	d := w.dispatcher(c, tick.TopicReverseETL)
+	var sent int
+	d.Publish = func(context.Context, ...tick.Message) error {
+		sent++
+		if got := w.value(`SELECT bool_and(expires_at <= clock_timestamp()) FROM tidemark.leases`); got != "true" {
+			t.Error("the continuation was sent under the lease")
+		}
+		return nil
+	}
+	r := reverse.Runner{Dispatcher: d, Target: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	must(t, r.Run(ctx, w.delivery("")))
+	if got := w.value(`SELECT count(score) FROM contacts`); got != "10" || sent != 1 {
+		t.Errorf("%s rows were written and %d continuations sent, want one batch of 10 and 1", got, sent)
+	}
+}
+
+// TestReverseFailureKeepsRejects fails before it has looked at a row.
+func TestReverseFailureKeepsRejects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, reverseFile("update", "SELECT CAST(NULL AS INT64) AS id, NUMERIC '5' AS score", "score: score", ""), contactsSQL)
+	must(t, w.reverse(""))
+	w.bq.Intercept(func(c emulator.Call) error {
+		if c.Method == "CreateReadSession" && c.Phase == emulator.Before {
+			return status.Error(codes.PermissionDenied, "not now")
+		}
+		return nil
+	})
+	if err := w.reverse(""); err == nil {
+		t.Fatal("a result that cannot be read counted as done")
+	}
+	if got := w.value(`SELECT count(*) FROM tidemark.rejects`); got != "1" {
+		t.Errorf("%s rejects are kept, want 1", got)
+	}
 }
 
 func TestReverseLeftOverStaging(t *testing.T) {
