@@ -18,14 +18,13 @@ type Lease struct {
 	unit   string
 	holder string
 	token  int64
-	ttl    time.Duration
 
 	ctx  context.Context //nolint:containedctx // the lifetime of the lease is what a lease is
 	stop context.CancelCauseFunc
 	done chan struct{}
 }
 
-// ErrHeld is returned by Acquire when another run holds the lease: a normal
+// ErrHeld is returned by Take when another run holds the lease: a normal
 // outcome, to be recorded as a skip.
 var ErrHeld = errors.New("another run holds the lease")
 
@@ -33,15 +32,13 @@ var ErrHeld = errors.New("another run holds the lease")
 // it, once the lease went to somebody else or could not be renewed in time.
 var ErrLost = errors.New("the lease was lost")
 
-// DefaultTTL is how long a killed run blocks its unit. It is renewed every
-// third of it, so a run may last as long as it likes.
-const DefaultTTL = 45 * time.Second
+// ttl is how long a killed run blocks its unit, by the database's clock. A lease
+// is renewed every third of it, so a run may last as long as it likes.
+const ttl = 45 * time.Second
 
-// Acquire takes the lease of a unit of a kind of work ("extract", "dedup", ..),
-// or returns ErrHeld. The lease lasts ttl by the database's clock and is
-// renewed until Release.
-func (s *Store) Acquire(ctx context.Context, kind string, unit Unit, ttl time.Duration) (*Lease, error) {
-	l := &Lease{store: s, unit: kind + "/" + unit.Pipeline + "/" + unit.Tenant + "/" + unit.Table, holder: rand.Text(), ttl: ttl}
+// acquire takes the lease of a unit of a kind of work, or returns ErrHeld.
+func (s *Store) acquire(ctx context.Context, kind string, unit Unit) (*Lease, error) {
+	l := &Lease{store: s, unit: kind + "/" + unit.Pipeline + "/" + unit.Tenant + "/" + unit.Table, holder: rand.Text()}
 	err := s.pool.QueryRow(ctx, `
 		INSERT INTO tidemark.leases AS l (unit, holder, token, expires_at)
 		VALUES ($1, $2, 1, clock_timestamp() + $3)
@@ -61,10 +58,11 @@ func (s *Store) Acquire(ctx context.Context, kind string, unit Unit, ttl time.Du
 	return l, nil
 }
 
-// Take acquires the lease of the run's kind and unit. Where another run holds it,
-// the skip is put into the log of runs, and the error is ErrHeld.
-func (s *Store) Take(ctx context.Context, r Run, ttl time.Duration) (*Lease, error) {
-	l, err := s.Acquire(ctx, r.Kind, r.Unit, ttl)
+// Take acquires the lease of the run's kind and unit, to be renewed until Release.
+// Where another run holds it, the skip is put into the log of runs, and the error
+// is ErrHeld.
+func (s *Store) Take(ctx context.Context, r Run) (*Lease, error) {
+	l, err := s.acquire(ctx, r.Kind, r.Unit)
 	if !errors.Is(err, ErrHeld) {
 		return l, err
 	}
@@ -81,7 +79,7 @@ func (l *Lease) Context() context.Context { return l.ctx }
 
 func (l *Lease) renew() {
 	defer close(l.done)
-	ticker := time.NewTicker(l.ttl / 3)
+	ticker := time.NewTicker(ttl / 3)
 	defer ticker.Stop()
 	renewed := time.Now()
 	for {
@@ -91,13 +89,13 @@ func (l *Lease) renew() {
 		case <-ticker.C:
 		}
 		asked := time.Now() // not when the answer came: the expiry counts from here
-		attempt, cancel := context.WithTimeout(l.ctx, l.ttl/4)
+		attempt, cancel := context.WithTimeout(l.ctx, ttl/4)
 		tag, err := l.store.pool.Exec(attempt, `
 			UPDATE tidemark.leases SET expires_at = clock_timestamp() + $3
-			 WHERE unit = $1 AND token = $2 AND holder = $4`, l.unit, l.token, l.ttl, l.holder)
+			 WHERE unit = $1 AND token = $2 AND holder = $4`, l.unit, l.token, ttl, l.holder)
 		cancel()
 		switch {
-		case err == nil && tag.RowsAffected() == 0, err != nil && time.Since(renewed) > l.ttl*2/3:
+		case err == nil && tag.RowsAffected() == 0, err != nil && time.Since(renewed) > ttl*2/3:
 			l.stop(ErrLost) // I5: stop before anyone else may start
 			return
 		case err != nil:
@@ -113,7 +111,7 @@ func (l *Lease) renew() {
 func (l *Lease) Release(ctx context.Context) {
 	l.stop(nil)
 	<-l.done
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := Ending(ctx)
 	defer cancel()
 	_, err := l.store.pool.Exec(ctx, `
 		UPDATE tidemark.leases SET expires_at = clock_timestamp()

@@ -3,7 +3,11 @@ package controlplane
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
 // Outcome is how a run ended.
@@ -46,8 +50,25 @@ func (s *Store) StartRun(ctx context.Context, r Run) (int64, error) {
 	return id, nil
 }
 
-// FinishRun closes an entry with its outcome.
-func (s *Store) FinishRun(ctx context.Context, id int64, r Run) error {
+// FinishRun closes an entry with its outcome or, where the run failed, with the
+// failure and its remedy, even when the context of the run is over. It returns the
+// failure, marked as recorded.
+func (s *Store) FinishRun(ctx context.Context, id int64, r Run, failure error) error {
+	if failure != nil {
+		r.Outcome, r.Error = OutcomeFailed, failure.Error()
+		_, r.Remedy = fault.Classify(failure)
+	}
+	ctx, cancel := Ending(ctx)
+	defer cancel()
+	return fault.Recorded(errors.Join(failure, s.closeRun(ctx, id, r)))
+}
+
+// Ending is the context for what a run still has to write when its own is over.
+func Ending(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+}
+
+func (s *Store) closeRun(ctx context.Context, id int64, r Run) error {
 	_, err := s.pool.Exec(ctx, `
 		UPDATE tidemark.runs
 		   SET outcome = $2, finished_at = clock_timestamp(), rows_read = rows_read + $3, rows_written = rows_written + $4,
@@ -68,7 +89,7 @@ func (s *Store) RecordRun(ctx context.Context, r Run) error {
 	if err != nil {
 		return err
 	}
-	return s.FinishRun(ctx, id, r)
+	return s.closeRun(ctx, id, r)
 }
 
 // RecordRejects keeps the rows a reverse sync could not write, in place of those

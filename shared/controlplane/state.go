@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -17,8 +16,6 @@ type State struct {
 	Cursor      json.RawMessage // nil before the first batch
 	Pending     *Pending        // a batch whose commit is not known to have happened
 	Fingerprint string          // of what the destination was last made to fit
-	Basis       string          // what the cursor is about
-	SucceededAt *time.Time
 }
 
 // Pending is a batch written to a stream that is about to be committed: all
@@ -47,10 +44,10 @@ type Reject struct {
 func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 	var st State
 	err := s.pool.QueryRow(ctx, `
-		SELECT generation, position, cursor, pending, fingerprint, basis, succeeded_at
+		SELECT generation, position, cursor, pending, fingerprint
 		  FROM tidemark.sync_state WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
 		unit.Pipeline, unit.Tenant, unit.Table).
-		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Basis, &st.SucceededAt)
+		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return State{Generation: 1}, nil
 	}
@@ -65,9 +62,6 @@ func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 // by asking the destination what became of the stream (I4).
 func (s *Store) SavePending(ctx context.Context, l *Lease, unit Unit, p Pending, rejects []Reject) error {
 	return l.write(ctx, "saving the pending commit", func(tx pgx.Tx) error {
-		if err := ensureState(ctx, tx, unit); err != nil {
-			return err
-		}
 		if err := insertRejects(ctx, tx, "extract", unit, p.RunID, p.Position, rejects); err != nil {
 			return err
 		}
@@ -82,9 +76,6 @@ func (s *Store) SavePending(ctx context.Context, l *Lease, unit Unit, p Pending,
 // durable at the destination.
 func (s *Store) CommitBatch(ctx context.Context, l *Lease, unit Unit, p Pending, rejects []Reject) error {
 	return l.write(ctx, "moving the cursor", func(tx pgx.Tx) error { // I1
-		if err := ensureState(ctx, tx, unit); err != nil {
-			return err
-		}
 		if err := insertRejects(ctx, tx, "extract", unit, p.RunID, p.Position, rejects); err != nil {
 			return err
 		}
@@ -131,9 +122,6 @@ func (s *Store) DiscardPending(ctx context.Context, l *Lease, unit Unit, p Pendi
 // the next look starts.
 func (s *Store) Touch(ctx context.Context, l *Lease, unit Unit, cursor json.RawMessage) error {
 	return l.write(ctx, "recording the look", func(tx pgx.Tx) error {
-		if err := ensureState(ctx, tx, unit); err != nil {
-			return err
-		}
 		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET cursor = $4, succeeded_at = clock_timestamp()
 			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, cursor)
 		return err
@@ -141,11 +129,12 @@ func (s *Store) Touch(ctx context.Context, l *Lease, unit Unit, cursor json.RawM
 }
 
 // Prepared records what the destination was made to fit and what the cursor is
-// about. Where the basis is another one than before, the cursor means nothing
+// about; it comes before every other write of a unit, and makes its row. Where the basis is another one than before, the cursor means nothing
 // any more: it is forgotten, and a new generation begins.
 func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, fingerprint, basis string) (State, error) {
 	err := l.write(ctx, "recording the schema", func(tx pgx.Tx) error {
-		if err := ensureState(ctx, tx, unit); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO tidemark.sync_state (pipeline, tenant, table_name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+			unit.Pipeline, unit.Tenant, unit.Table); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
@@ -171,12 +160,6 @@ func (s *Store) Distrust(ctx context.Context, l *Lease, unit Unit) error {
 			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table)
 		return err
 	})
-}
-
-func ensureState(ctx context.Context, tx pgx.Tx, unit Unit) error {
-	_, err := tx.Exec(ctx, `INSERT INTO tidemark.sync_state (pipeline, tenant, table_name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-		unit.Pipeline, unit.Tenant, unit.Table)
-	return err
 }
 
 func insertRejects(ctx context.Context, tx pgx.Tx, kind string, unit Unit, run, position int64, rejects []Reject) error {

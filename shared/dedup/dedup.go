@@ -9,12 +9,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"time"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/controlplane"
-	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/mapping"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/telemetry"
@@ -77,7 +75,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 		return err
 	}
 	run := controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID}
-	lease, err := r.Control.Take(ctx, run, controlplane.DefaultTTL)
+	lease, err := r.Control.Take(ctx, run)
 	if errors.Is(err, controlplane.ErrHeld) {
 		return d.Skipped(err)
 	}
@@ -94,12 +92,8 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	run.Detail = map[string]any{"partitions": dirty.Partitions, "jobs": cleanup.Jobs}
 	if failure != nil {
 		failure = fmt.Errorf("cleaning up %s: %w", t.Name, failure)
-		run.Outcome, run.Error = controlplane.OutcomeFailed, failure.Error()
-		_, run.Remedy = fault.Classify(failure)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	return fault.Recorded(errors.Join(failure, r.Control.FinishRun(ctx, id, run)))
+	return r.Control.FinishRun(ctx, id, run, failure)
 }
 
 // dirty is what there is to clean: with full, the whole of a log that has any

@@ -93,10 +93,9 @@ type reject struct {
 
 // fill reads the rows into the stream and closes it for more.
 func (b *batch) fill(ctx context.Context) (*source.Position, error) {
-	layout := warehouse.Layout(b.target.Columns)
+	layout := b.target.Layout(b.read.At())
 	layout.VersionPrefix = warehouse.Version(b.state.Generation, b.position)
 	layout.SyncedAt = b.read.At().UnixMicro()
-	layout.Partition = partition(b.target, b.read.At())
 	layout.KeepLast = true
 	var err error
 	b.filling = b.buffers.Take()
@@ -234,18 +233,4 @@ func (b *batch) close() {
 	if b.stream != nil {
 		b.stream.Close()
 	}
-}
-
-func partition(t *warehouse.Table, now time.Time) *rowwire.Partition {
-	if t.Partition == nil {
-		return nil
-	}
-	p := &rowwire.Partition{Granularity: map[string]rowwire.Granularity{"hour": rowwire.Hour, "day": rowwire.Day, "month": rowwire.Month, "year": rowwire.Year}[t.Partition.Granularity]}
-	p.Earliest, p.Latest = warehouse.StreamingWindow(now)
-	for i, c := range t.Columns {
-		if c.Name == t.Partition.Column {
-			p.Column = i
-		}
-	}
-	return p
 }

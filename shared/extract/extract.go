@@ -13,14 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/controlplane"
-	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/mapping"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/source"
@@ -90,7 +88,7 @@ func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) error {
 func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: t.Name}
 	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("table", unit.Table))
-	lease, err := r.Control.Take(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID}, controlplane.DefaultTTL)
+	lease, err := r.Control.Take(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID})
 	if errors.Is(err, controlplane.ErrHeld) {
 		return d.Skipped(err)
 	}
@@ -102,7 +100,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
 		err = errors.Join(lost, err)
 	}
-	err = fault.Recorded(w.finish(ctx, err))
+	err = w.finish(ctx, err)
 	lease.Release(ctx)
 	if err == nil && more {
 		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Table: unit.Table})
@@ -144,7 +142,7 @@ func (w *work) finish(ctx context.Context, failure error) error {
 	if w.runID == 0 && failure == nil && len(w.warnings) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := controlplane.Ending(ctx)
 	defer cancel()
 	if err := w.record(ctx); err != nil {
 		return errors.Join(failure, err)
@@ -153,11 +151,7 @@ func (w *work) finish(ctx context.Context, failure error) error {
 	if len(w.warnings) > 0 {
 		run.Detail = map[string]any{"warnings": w.warnings}
 	}
-	if failure != nil {
-		run.Outcome, run.Error = controlplane.OutcomeFailed, failure.Error()
-		_, run.Remedy = fault.Classify(failure)
-	}
-	return errors.Join(failure, w.Control.FinishRun(ctx, w.runID, run))
+	return w.Control.FinishRun(ctx, w.runID, run, failure)
 }
 
 // run resolves what an earlier run left, then moves batch after batch. more

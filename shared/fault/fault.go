@@ -51,8 +51,24 @@ func Fix(err error, remedy string) error { return &Error{Permanent, remedy, err}
 type sqlState interface{ SQLState() string }
 
 // Classify returns the class of an error and the remedy, if one is known.
-// Unknown errors are transient: redelivery is bounded, losing work is not.
+// Unknown errors are transient: redelivery is bounded, losing work is not. Joined
+// errors are permanent only if all of them are: one table that may recover is
+// reason enough to try again.
 func Classify(err error) (Class, string) {
+	class, remedy := Permanent, ""
+	for _, part := range Parts(err) {
+		c, r := classify(part)
+		if c == Transient {
+			class = Transient
+		}
+		if remedy == "" {
+			remedy = r
+		}
+	}
+	return class, remedy
+}
+
+func classify(err error) (Class, string) {
 	var known *Error
 	if errors.As(err, &known) {
 		return known.Class, known.Remedy

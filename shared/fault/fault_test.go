@@ -192,6 +192,26 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
+// TestClassifyJoined: permanent only if every part is, and a class that its author
+// gave stands, whatever was joined underneath.
+func TestClassifyJoined(t *testing.T) {
+	t.Parallel()
+	permanent, transient := fault.Fix(errors.New("a"), "mend it"), errors.New("b")
+	for name, test := range map[string]struct {
+		err   error
+		class fault.Class
+	}{
+		"all permanent":           {errors.Join(permanent, fault.Fix(errors.New("c"), "")), fault.Permanent},
+		"one transient":           {fmt.Errorf("doing: %w", errors.Join(permanent, transient)), fault.Transient},
+		"permanent by its author": {fmt.Errorf("doing: %w", fault.Fix(errors.Join(transient, transient), "mend it")), fault.Permanent},
+		"transient by its author": {&fault.Error{Class: fault.Transient, Err: errors.Join(permanent, permanent)}, fault.Transient},
+	} {
+		if class, _ := fault.Classify(test.err); class != test.class {
+			t.Errorf("%s: %v, want %v", name, class, test.class)
+		}
+	}
+}
+
 func TestParts(t *testing.T) {
 	t.Parallel()
 	a, b, c := errors.New("a"), errors.New("b"), fault.Fix(errors.New("c"), "mend it")

@@ -32,9 +32,11 @@ func IsRecorded(err error) bool {
 	return false
 }
 
-// Parts returns the errors that were joined into err, or err alone.
+// Parts returns the errors that were joined into err, or err alone. An *Error is
+// one, whatever was joined in it: its author knew its class.
 func Parts(err error) []error {
 	switch e := err.(type) { //nolint:errorlint // the chain is walked step by step
+	case *Error:
 	case interface{ Unwrap() []error }:
 		var out []error
 		for _, part := range e.Unwrap() {

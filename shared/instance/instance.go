@@ -90,7 +90,7 @@ func (i *Instance) answer(ctx context.Context, kind string, d tick.Delivery, err
 		slog.DebugContext(ctx, "done", "message", d.Message)
 		return nil
 	}
-	class, remedy := classify(err)
+	class, remedy := fault.Classify(err)
 	slog.ErrorContext(ctx, "failed", "error", err.Error(), "class", class.String(), "remedy", remedy, "data", string(d.Data))
 	i.record(ctx, kind, d, err, remedy)
 	if class == fault.Permanent {
@@ -98,22 +98,6 @@ func (i *Instance) answer(ctx context.Context, kind string, d tick.Delivery, err
 	}
 	// The framework prints the text of this error as a format: it gets none of ours.
 	return errors.New("the message is to be delivered again")
-}
-
-// classify is permanent only if every part of a joined error is: one table that
-// may recover is reason enough to try again.
-func classify(err error) (fault.Class, string) {
-	class, remedy := fault.Permanent, ""
-	for _, part := range fault.Parts(err) {
-		c, r := fault.Classify(part)
-		if c == fault.Transient {
-			class = fault.Transient
-		}
-		if remedy == "" {
-			remedy = r
-		}
-	}
-	return class, remedy
 }
 
 // record puts a message that failed as a whole into the log of runs. Where the
@@ -125,7 +109,7 @@ func (i *Instance) record(ctx context.Context, kind string, d tick.Delivery, fai
 	if c == nil || fault.IsRecorded(failure) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := controlplane.Ending(ctx)
 	defer cancel()
 	err := c.Control.RecordRun(ctx, controlplane.Run{
 		Kind: "message", Unit: controlplane.Unit{Pipeline: d.Pipeline, Tenant: d.Tenant, Table: d.Table + d.Sync}, MessageID: d.ID,

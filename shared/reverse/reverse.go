@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/apache/arrow/go/v15/arrow"
 
@@ -104,7 +103,7 @@ func (r *Runner) sync(ctx context.Context, u tick.Unit, s *pipeline.Sync, d tick
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: s.Name}
 	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("sync", s.Name), slog.String("table", s.Table))
 	run := controlplane.Run{Kind: "reverse_etl", Unit: unit, MessageID: d.ID}
-	lease, err := r.Control.Take(ctx, run, controlplane.DefaultTTL)
+	lease, err := r.Control.Take(ctx, run)
 	if errors.Is(err, controlplane.ErrHeld) {
 		return d.Skipped(err)
 	}
@@ -130,7 +129,7 @@ func (r *Runner) recorded(ctx context.Context, u tick.Unit, s *pipeline.Sync, le
 }
 
 func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry bool, o *Outcome, rejects []controlplane.Reject, failure error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := controlplane.Ending(ctx)
 	defer cancel()
 	run.Outcome, run.Detail, run.Read, run.Rejected, run.Bytes = controlplane.OutcomeOK, o, o.Rows, o.Rejected, o.bytes
 	if dry {
@@ -140,17 +139,14 @@ func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry
 	}
 	if failure != nil {
 		failure = fmt.Errorf("reverse sync %s: %w", run.Unit.Table, failure)
-		run.Outcome, run.Error = controlplane.OutcomeFailed, failure.Error()
-		_, run.Remedy = fault.Classify(failure)
 	} else {
 		slog.InfoContext(ctx, "synced", "dry_run", dry, "rows", o.Rows, "insert", o.Insert, "update", o.Update,
 			"unchanged", o.Unchanged, "absent", o.Absent, "rejected", o.Rejected, "locked", o.Locked)
 	}
-	var kept error
 	if failure == nil || len(rejects) > 0 { // a run that failed before it found any says nothing of those there are
-		kept = r.Control.RecordRejects(ctx, run.Unit, id, rejects)
+		failure = errors.Join(failure, r.Control.RecordRejects(ctx, run.Unit, id, rejects))
 	}
-	return fault.Recorded(errors.Join(failure, kept, r.Control.FinishRun(ctx, id, run)))
+	return r.Control.FinishRun(ctx, id, run, failure)
 }
 
 // do is the walk from the query to the table. Staging is dropped however it

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"time"
 
 	"cloud.google.com/go/bigquery"
 	storage "cloud.google.com/go/bigquery/storage/apiv1"
@@ -344,10 +343,4 @@ func (c *Client) Settle(ctx context.Context, t *Table, stream, versionPrefix str
 		return false, fmt.Errorf("looking for the batch in the log: %w", err)
 	}
 	return found, nil
-}
-
-// StreamingWindow is what BigQuery accepts as a stream into time partitions: ten
-// years back to one year ahead. (BigQuery: Storage Write API, partitioned tables.)
-func StreamingWindow(now time.Time) (earliest, latest time.Time) {
-	return now.AddDate(-10, 0, 0), now.AddDate(1, 0, 0)
 }

@@ -3,7 +3,9 @@ package warehouse
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"cloud.google.com/go/bigquery"
 	"cloud.google.com/go/bigquery/storage/apiv1/storagepb"
@@ -122,14 +124,26 @@ func descriptorOf(columns []Column) *descriptorpb.DescriptorProto {
 	return d
 }
 
-// Layout is the rowwire layout of rows for a table of these columns.
-func Layout(columns []Column) rowwire.Layout {
-	l := rowwire.Layout{Columns: make([]rowwire.Column, len(columns)), BatchBytes: requestBytes}
-	for i, c := range columns {
+// Layout is the rowwire layout of rows for the table's log, read at the given
+// time, which says what BigQuery takes into time partitions.
+func (t *Table) Layout(at time.Time) rowwire.Layout {
+	l := rowwire.Layout{Columns: make([]rowwire.Column, len(t.Columns)), BatchBytes: requestBytes}
+	if p := t.Partition; p != nil {
+		granularities := map[string]rowwire.Granularity{"hour": rowwire.Hour, "day": rowwire.Day, "month": rowwire.Month, "year": rowwire.Year}
+		l.Partition = &rowwire.Partition{Granularity: granularities[p.Granularity], Column: slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == p.Column })}
+		l.Partition.Earliest, l.Partition.Latest = streamingWindow(at)
+	}
+	for i, c := range t.Columns {
 		l.Columns[i] = rowwire.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Field: int32(i + 1)}
 	}
-	l.VersionField, l.SyncedAtField, l.DeletedField = metadataFields(len(columns))
+	l.VersionField, l.SyncedAtField, l.DeletedField = metadataFields(len(t.Columns))
 	return l
+}
+
+// streamingWindow is what BigQuery accepts as a stream into time partitions: ten
+// years back to one year ahead. (BigQuery: Storage Write API, partitioned tables.)
+func streamingWindow(now time.Time) (earliest, latest time.Time) {
+	return now.AddDate(-10, 0, 0), now.AddDate(1, 0, 0)
 }
 
 // Version returns the part of _version that one batch shares. Its sections have

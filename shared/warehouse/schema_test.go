@@ -84,7 +84,7 @@ func TestRowFitsDescriptor(t *testing.T) {
 		}
 	}
 	row = append(row, 0xff, 0xff)
-	layout := Layout(columns)
+	layout := (&Table{Columns: columns}).Layout(time.Time{})
 	layout.VersionPrefix, layout.SyncedAt = Version(1, 2), 3
 	want["_version"], want["_synced_at"], want["_deleted"] = "00000001/0000000000000002/00000000", "3", false
 
@@ -526,7 +526,7 @@ func TestJobName(t *testing.T) {
 
 func TestStreamingWindow(t *testing.T) {
 	t.Parallel()
-	earliest, latest := StreamingWindow(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
+	earliest, latest := streamingWindow(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
 	if got := earliest.Format(time.DateOnly) + " " + latest.Format(time.DateOnly); got != "2016-05-01 2027-05-01" {
 		t.Error(got)
 	}
