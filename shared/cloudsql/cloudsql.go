@@ -11,18 +11,34 @@ import (
 	"time"
 
 	"cloud.google.com/go/cloudsqlconn"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
-// Config says which database to open: URL, or the other three.
+// Config says which database to open, by URL or through the connector, and as
+// whom.
 type Config struct {
-	URL      string // DATABASE_URL
+	URL string // DATABASE_URL; the connector's fields are then not read
+
 	Instance string // CLOUD_SQL_INSTANCE, project:region:instance
+	IPType   string // CLOUD_SQL_IP_TYPE: an IP type, or "" for IPTypes' first
 	User     string // DB_USER: an IAM principal without .gserviceaccount.com
 	Name     string // DB_NAME
+
+	// Role is what the connections act as, if it exists and the user is a member
+	// of it: several users then own what any of them creates.
+	Role string
+
+	// Connector is added to the options of production: another endpoint of the
+	// Admin API, another source of tokens.
+	Connector []cloudsqlconn.Option
 }
+
+// IPTypes are the addresses of an instance that the connector can dial, by the
+// name that Google's connectors give them.
+func IPTypes() []string { return []string{"PUBLIC", "PRIVATE", "PSC"} }
 
 // Pool is a pool of connections to one database.
 type Pool = pgxpool.Pool
@@ -62,13 +78,14 @@ func Open(ctx context.Context, c Config, connections int32) (*Pool, func(), erro
 	} {
 		config.ConnConfig.RuntimeParams[name] = value
 	}
+	if c.Role != "" {
+		config.AfterConnect = actAs(c.Role)
+	}
 	closeDialer := func() {}
 	if c.URL == "" {
-		dialer, err := cloudsqlconn.NewDialer(context.WithoutCancel(ctx),
-			cloudsqlconn.WithIAMAuthN(), cloudsqlconn.WithLazyRefresh(), // background refresh starves where CPU is throttled
-			cloudsqlconn.WithBuiltInMetrics(false))
+		dialer, err := newDialer(ctx, c)
 		if err != nil {
-			return nil, nil, fmt.Errorf("opening the Cloud SQL connector: %w", err)
+			return nil, nil, err
 		}
 		config.ConnConfig.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.Dial(ctx, c.Instance)
@@ -81,6 +98,48 @@ func Open(ctx context.Context, c Config, connections int32) (*Pool, func(), erro
 		return nil, nil, fmt.Errorf("opening the database: %w", err)
 	}
 	return pool, func() { pool.Close(); closeDialer() }, nil
+}
+
+// newDialer returns the connector: it logs in by IAM, over TLS to the instance's
+// own certificate, and makes its key and calls the Admin API at the first dial.
+func newDialer(ctx context.Context, c Config) (*cloudsqlconn.Dialer, error) {
+	address, err := ipType(c.IPType)
+	if err != nil {
+		return nil, err
+	}
+	options := append([]cloudsqlconn.Option{
+		cloudsqlconn.WithIAMAuthN(), cloudsqlconn.WithLazyRefresh(), // background refresh starves where CPU is throttled
+		cloudsqlconn.WithBuiltInMetrics(false), cloudsqlconn.WithDefaultDialOptions(address),
+	}, c.Connector...)
+	dialer, err := cloudsqlconn.NewDialer(context.WithoutCancel(ctx), options...)
+	if err != nil {
+		return nil, fmt.Errorf("opening the Cloud SQL connector: %w", err)
+	}
+	return dialer, nil
+}
+
+func ipType(name string) (cloudsqlconn.DialOption, error) {
+	switch name {
+	case "", "PUBLIC":
+		return cloudsqlconn.WithPublicIP(), nil
+	case "PRIVATE":
+		return cloudsqlconn.WithPrivateIP(), nil
+	case "PSC":
+		return cloudsqlconn.WithPSC(), nil
+	}
+	return nil, fault.Fix(fmt.Errorf("there is no IP type %q", name), "set CLOUD_SQL_IP_TYPE to one of "+strings.Join(IPTypes(), ", "))
+}
+
+// actAs has a new connection take a role, where the user may: SET ROLE would be
+// an error in a database that has no such role.
+func actAs(role string) func(context.Context, *pgx.Conn) error {
+	return func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, `SELECT set_config('role', rolname, false) FROM pg_roles WHERE rolname = $1 AND pg_has_role(oid, 'MEMBER')`, role)
+		if err != nil {
+			return fmt.Errorf("taking the role %s: %w", role, err)
+		}
+		return nil
+	}
 }
 
 // quote writes a value of a keyword/value connection string.

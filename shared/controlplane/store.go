@@ -25,6 +25,11 @@ type Store struct {
 	pool *pgxpool.Pool
 }
 
+// Owner is the Postgres role that owns the control plane where several users
+// share it: each is a member, so that what the first of them creates the others
+// can use and migrate. Without that role the user who came first owns it.
+const Owner = "tidemark"
+
 // migrationLock is the advisory lock that serializes migrations: "tidemark" in hex.
 const migrationLock = 0x74696465_6d61726b
 

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/tidemark-data/tidemark/schemas"
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/warehouse"
@@ -30,7 +32,10 @@ type Config struct {
 // is wrong with it is in the one error it returns.
 func Load(getenv func(string) string) (Config, error) {
 	c := Config{
-		Source: cloudsql.Config{URL: getenv("DATABASE_URL"), Instance: getenv("CLOUD_SQL_INSTANCE"), User: getenv("DB_USER"), Name: getenv("DB_NAME")},
+		Source: cloudsql.Config{
+			URL: getenv("DATABASE_URL"), Instance: getenv("CLOUD_SQL_INSTANCE"), IPType: getenv("CLOUD_SQL_IP_TYPE"),
+			User: getenv("DB_USER"), Name: getenv("DB_NAME"),
+		},
 		Warehouse: warehouse.Config{
 			Project: getenv("GOOGLE_CLOUD_PROJECT"), Location: getenv("BIGQUERY_LOCATION"),
 			Host: getenv("BIGQUERY_EMULATOR_HOST"), StorageHost: getenv("BIGQUERY_STORAGE_EMULATOR_HOST"),
@@ -40,6 +45,7 @@ func Load(getenv func(string) string) (Config, error) {
 	if url := getenv("CONTROL_DATABASE_URL"); url != "" {
 		c.Control = cloudsql.Config{URL: url}
 	}
+	c.Control.Role = controlplane.Owner
 	problems := c.check()
 	var err error
 	if c.Pipelines, err = pipeline.Load(pipelineFiles(getenv), schemas.PipelineSchema()); err != nil {
@@ -71,6 +77,9 @@ func (c *Config) check() []string {
 		need("CLOUD_SQL_INSTANCE", c.Source.Instance, "set it to project:region:instance, or set DATABASE_URL")
 		need("DB_USER", c.Source.User, "set it to the function's IAM database user, or set DATABASE_URL")
 		need("DB_NAME", c.Source.Name, "set it to the database, or set DATABASE_URL")
+	}
+	if t := c.Source.IPType; t != "" && !slices.Contains(cloudsql.IPTypes(), t) {
+		problems = append(problems, fmt.Sprintf("environment: CLOUD_SQL_IP_TYPE is %q; set it to one of %s", t, strings.Join(cloudsql.IPTypes(), ", ")))
 	}
 	if (c.Warehouse.Host == "") != (c.Warehouse.StorageHost == "") {
 		problems = append(problems, "environment: one of BIGQUERY_EMULATOR_HOST and BIGQUERY_STORAGE_EMULATOR_HOST is set; set both, or neither")

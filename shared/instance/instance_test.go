@@ -43,6 +43,9 @@ func TestLoad(t *testing.T) {
 	dir := folder(t, map[string]string{"shop.yaml": "pipeline: shop\ndestination: {dataset: shop}\n"})
 	connector := cloudsql.Config{Instance: "p:r:i", User: "tidemark@p.iam", Name: "shop"}
 	url := cloudsql.Config{URL: "postgres://u@h/d"}
+	control := func(c cloudsql.Config) cloudsql.Config { c.Role = "tidemark"; return c }
+	private := connector
+	private.IPType = "PRIVATE"
 	tests := []struct {
 		name      string
 		variables map[string]string
@@ -51,17 +54,22 @@ func TestLoad(t *testing.T) {
 		{
 			"production",
 			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "BIGQUERY_LOCATION": "EU", "CLOUD_SQL_INSTANCE": "p:r:i", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop"},
-			instance.Config{Source: connector, Control: connector, Warehouse: warehouse.Config{Project: "p", Location: "EU"}},
+			instance.Config{Source: connector, Control: control(connector), Warehouse: warehouse.Config{Project: "p", Location: "EU"}},
+		},
+		{
+			"by private IP",
+			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_SQL_INSTANCE": "p:r:i", "CLOUD_SQL_IP_TYPE": "PRIVATE", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop"},
+			instance.Config{Source: private, Control: control(private), Warehouse: warehouse.Config{Project: "p"}},
 		},
 		{
 			"by URL, on emulators",
 			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "BIGQUERY_EMULATOR_HOST": "a:1", "BIGQUERY_STORAGE_EMULATOR_HOST": "a:2"},
-			instance.Config{Source: url, Control: url, Warehouse: warehouse.Config{Project: "p", Host: "a:1", StorageHost: "a:2"}},
+			instance.Config{Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p", Host: "a:1", StorageHost: "a:2"}},
 		},
 		{
 			"the control plane apart",
 			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_SQL_INSTANCE": "p:r:i", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop", "CONTROL_DATABASE_URL": "postgres://u@h/d"},
-			instance.Config{Source: connector, Control: url, Warehouse: warehouse.Config{Project: "p"}},
+			instance.Config{Source: connector, Control: control(url), Warehouse: warehouse.Config{Project: "p"}},
 		},
 	}
 	for _, test := range tests {
@@ -99,7 +107,7 @@ func TestLoadReportsEverything(t *testing.T) {
 		"a.yaml": "pipeline: shop\ndestination: {dataset: d}\ndefaults: {evry: 1m}\n",
 		"b.yaml": "pipeline: other\n",
 	})
-	_, err := instance.Load(from(map[string]string{"BIGQUERY_EMULATOR_HOST": "a:1", "TIDEMARK_PIPELINES": dir}))
+	_, err := instance.Load(from(map[string]string{"BIGQUERY_EMULATOR_HOST": "a:1", "TIDEMARK_PIPELINES": dir, "CLOUD_SQL_IP_TYPE": "private"}))
 	if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || remedy == "" {
 		t.Fatalf("%v is %v with the remedy %q", err, class, remedy)
 	}
@@ -109,6 +117,7 @@ func TestLoadReportsEverything(t *testing.T) {
 		"environment: CLOUD_SQL_INSTANCE is not set; set it to project:region:instance, or set DATABASE_URL",
 		"environment: DB_USER is not set; set it to the function's IAM database user, or set DATABASE_URL",
 		"environment: DB_NAME is not set; set it to the database, or set DATABASE_URL",
+		`environment: CLOUD_SQL_IP_TYPE is "private"; set it to one of PUBLIC, PRIVATE, PSC`,
 		"environment: one of BIGQUERY_EMULATOR_HOST and BIGQUERY_STORAGE_EMULATOR_HOST is set; set both, or neither",
 		`a.yaml:3: unknown key "evry" in defaults; did you mean "every"? known keys: batch_rows, deletes, every, write`,
 		`b.yaml:1: the file has no "destination"; add destination:`,
@@ -132,7 +141,7 @@ const secret = "hunter2"
 func environment(t *testing.T, variables map[string]string) {
 	t.Helper()
 	for _, name := range []string{
-		"CLOUD_SQL_INSTANCE", "DB_USER", "DB_NAME", "DATABASE_URL", "CONTROL_DATABASE_URL", "GOOGLE_CLOUD_PROJECT", "BIGQUERY_LOCATION",
+		"CLOUD_SQL_INSTANCE", "CLOUD_SQL_IP_TYPE", "DB_USER", "DB_NAME", "DATABASE_URL", "CONTROL_DATABASE_URL", "GOOGLE_CLOUD_PROJECT", "BIGQUERY_LOCATION",
 		"BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST", "TIDEMARK_PIPELINES", "LOG_LEVEL",
 	} {
 		t.Setenv(name, variables[name])

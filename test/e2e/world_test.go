@@ -138,7 +138,6 @@ func pool(t *testing.T, url string) *pgxpool.Pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The user's name is that of the control plane's schema, which would come first.
 	config.ConnConfig.RuntimeParams["search_path"] = "public"
 	config.ConnConfig.RuntimeParams["statement_timeout"] = "20s"
 	config.MaxConns = 12

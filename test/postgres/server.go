@@ -24,7 +24,7 @@ import (
 )
 
 // User is the superuser of every server of this package.
-const User = "tidemark"
+const User = "postgres"
 
 const (
 	loopback      = "127.0.0.1"

@@ -35,7 +35,6 @@ type database struct {
 func newDatabase(t *testing.T, sql ...string) *database {
 	t.Helper()
 	d := &database{t: t, url: postgres.NewDatabase(t)}
-	// The user's name is that of the staging tables' schema, which would come first.
 	d.app = d.pool(d.url + "&search_path=public")
 	for _, s := range sql {
 		d.exec(s)
