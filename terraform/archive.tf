@@ -35,7 +35,7 @@ data "archive_file" "function" {
   for_each = local.functions
 
   type             = "zip"
-  output_path      = "${path.root}/.terraform/tidemark/${each.key}.zip"
+  output_path      = "${path.root}/.terraform/tidemark/${var.project}/${each.key}.zip"
   output_file_mode = "0644"
 
   dynamic "source" {
