@@ -17,7 +17,7 @@ googlesql := -p 2 -tags googlesql
 
 .PHONY: help
 help: ## List the commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: deps ## Start everything locally, sync a sample application both ways, and check that both sides agree
@@ -46,6 +46,18 @@ bench: deps ## Measure extraction against psql throwing the same COPY away
 local: deps ## Start the emulators and every function, and leave them running for you to use
 	cd test && $(GO) build -buildvcs=false -o $(out)/bin/ ./stack/cmd/local-stack github.com/tidemark-data/tidemark/functions/local
 	$(out)/bin/local-stack -functions $(out)/bin/local
+
+.PHONY: package
+package: ## Write the functions' archives as Terraform would upload them, to .local/package
+	cd test && $(GO) run ./deployment/cmd/package -out $(out)/package
+
+.PHONY: terraform-test
+terraform-test: ## Check, validate and test the Terraform files; needs terraform and its providers, but no cloud
+	@.ci/terraform
+
+.PHONY: terraform-docs
+terraform-docs: ## The same, and write the table of privileges in terraform/README.md from the plan
+	@.ci/terraform write
 
 .PHONY: deps
 deps: ## Install what is missing here: a C++ compiler and Postgres, from the system's packages

@@ -46,6 +46,19 @@ resource "google_storage_bucket_iam_member" "build" {
   member = google_service_account.build.member
 }
 
+# Cloud Functions hands Cloud Build a copy, in a bucket of its own making.
+resource "google_project_iam_member" "build_copies" {
+  project = var.project
+  role    = "roles/storage.objectViewer"
+  member  = google_service_account.build.member
+
+  condition {
+    title       = "Copies of sources"
+    description = "The buckets that Cloud Functions keeps the copies in."
+    expression  = "resource.service == \"storage.googleapis.com\" && resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-${data.google_project.this.number}-\")"
+  }
+}
+
 resource "google_artifact_registry_repository" "images" {
   project       = var.project
   location      = var.region
@@ -75,7 +88,7 @@ resource "google_artifact_registry_repository" "images" {
 resource "google_artifact_registry_repository_iam_member" "build" {
   project    = var.project
   location   = google_artifact_registry_repository.images.location
-  repository = google_artifact_registry_repository.images.name
+  repository = google_artifact_registry_repository.images.repository_id
   role       = "roles/artifactregistry.writer"
   member     = google_service_account.build.member
 }
@@ -94,6 +107,7 @@ resource "time_sleep" "build_roles" {
 
   triggers = {
     bucket     = google_storage_bucket_iam_member.build.id
+    copies     = google_project_iam_member.build_copies.id
     logs       = google_project_iam_member.build.id
     repository = google_artifact_registry_repository_iam_member.build.id
   }

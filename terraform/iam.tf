@@ -66,7 +66,7 @@ resource "google_project_iam_member" "function_database" {
   member  = google_service_account.function[each.value.function].member
 
   condition {
-    title       = "Tidemark's instance only"
+    title       = "Tidemark's instance"
     description = "Connect and log in to ${local.connection_name}."
     expression  = "resource.service == \"sqladmin.googleapis.com\" && resource.name == \"projects/${local.database_project}/instances/${local.instance_name}\""
   }

@@ -189,14 +189,14 @@ variable "location" {
 }
 
 variable "log_level" {
-  description = "Least severe lines that the functions log: debug, info, warn or error. The alerts need info."
+  description = "Least severe lines that the functions log: debug, info, warn or error. What alerts count is logged at any level."
   type        = string
   default     = "info"
   nullable    = false
 
   validation {
-    condition     = contains(["debug", "info"], var.log_level)
-    error_message = "log_level: write debug or info; with less the alerts would not see that a pipeline succeeds."
+    condition     = contains(["debug", "info", "warn", "error"], var.log_level)
+    error_message = "log_level: write debug, info, warn or error."
   }
 }
 

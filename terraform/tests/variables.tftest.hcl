@@ -25,7 +25,7 @@ run "first" {
     project   = "My Project"
     region    = "EU"
     location  = "europe"
-    log_level = "warn"
+    log_level = "loud"
     labels    = { Team = "data" }
     functions = { verify = {} }
     alerts    = { channels = ["me@example.com"] }

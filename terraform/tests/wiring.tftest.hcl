@@ -310,8 +310,12 @@ run "roles" {
     error_message = "Pub/Sub cannot sign the token of its pushes."
   }
   assert {
-    condition     = "${google_storage_bucket_iam_member.build.role} ${google_artifact_registry_repository_iam_member.build.role} ${google_project_iam_member.build.role}" == "roles/storage.objectViewer roles/artifactregistry.writer roles/logging.logWriter" && alltrue([for grant in [google_storage_bucket_iam_member.build.member, google_artifact_registry_repository_iam_member.build.member, google_project_iam_member.build.member] : grant == google_service_account.build.member])
+    condition     = "${google_storage_bucket_iam_member.build.role} ${google_artifact_registry_repository_iam_member.build.role} ${google_project_iam_member.build.role}" == "roles/storage.objectViewer roles/artifactregistry.writer roles/logging.logWriter" && alltrue([for grant in [google_storage_bucket_iam_member.build.member, google_project_iam_member.build_copies.member, google_artifact_registry_repository_iam_member.build.member, google_project_iam_member.build.member] : grant == google_service_account.build.member])
     error_message = "The build account has other roles than it needs."
+  }
+  assert {
+    condition     = google_project_iam_member.build_copies.role == "roles/storage.objectViewer" && strcontains(google_project_iam_member.build_copies.condition[0].expression, "startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-\")")
+    error_message = "The build account cannot read what it is to build, or reads other buckets."
   }
   # crm's tenants are found at run time: by the beginning of their datasets' names.
   assert {

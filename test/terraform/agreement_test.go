@@ -1,0 +1,401 @@
+// Package terraform_test reads the Terraform files as terraform does, without a
+// provider, and compares what they say with what the functions read: names, messages,
+// cadences, limits. What only a plan knows is tested by terraform/tests.
+package terraform_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+	"pgregory.net/rapid"
+
+	"github.com/tidemark-data/tidemark/schemas"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/controlplane"
+	"github.com/tidemark-data/tidemark/shared/instance"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
+	"github.com/tidemark-data/tidemark/shared/tick"
+	"github.com/tidemark-data/tidemark/test/deployment"
+)
+
+const root = "../../terraform"
+
+// load parses the module.
+func load(t *testing.T) *deployment.Module {
+	t.Helper()
+	m, err := deployment.Load(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// base are the variables that every deployment sets.
+func base(pipelines string) map[string]cty.Value {
+	v := map[string]cty.Value{
+		"project": cty.StringVal("test-project"), "region": cty.StringVal("europe-west1"), "location": cty.StringVal("EU"),
+		"database": cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal("app"), "instance": cty.StringVal("data-project:europe-west1:pg")}),
+	}
+	if pipelines != "" {
+		v["pipelines_dir"] = cty.StringVal(pipelines)
+	}
+	return v
+}
+
+func evaluate(t *testing.T, variables map[string]cty.Value) *deployment.Values {
+	t.Helper()
+	v, err := load(t).Evaluate(variables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// local decodes a local value, as JSON, into T.
+func local[T any](t testing.TB, v *deployment.Values, name string) T {
+	t.Helper()
+	var out T
+	value, err := v.Local(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := ctyjson.Marshal(value, value.Type())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &out); err != nil {
+		t.Fatalf("local.%s: %v", name, err)
+	}
+	return out
+}
+
+// function is an entry of local.functions.
+type function struct {
+	Topic      string `json:"topic"`
+	EntryPoint string `json:"entry_point"`
+	Package    string `json:"package"`
+}
+
+// TestFunctions: each is deployed under the name that its package registers, on
+// the topic that it reads.
+func TestFunctions(t *testing.T) {
+	t.Parallel()
+	registration := regexp.MustCompile(`functions\.CloudEvent\("(\w+)", i\.Handler\("(\w+)", run\)\)`)
+	topic := regexp.MustCompile(`c\.Dispatcher\((tick\.\w+)\)`)
+	topics := map[string]string{"tick.TopicExtract": tick.TopicExtract, "tick.TopicDedup": tick.TopicDedup, "tick.TopicReverseETL": tick.TopicReverseETL}
+	want := map[string]function{}
+	files, err := filepath.Glob("../../functions/*/function.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no functions: %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		registered, read := registration.FindSubmatch(text), topic.FindSubmatch(text)
+		if registered == nil || read == nil {
+			t.Errorf("%s registers no function in the usual way, or reads no topic", file)
+			continue
+		}
+		// Alerts know a function by its kind, with underscores.
+		name := strings.ReplaceAll(string(registered[2]), "_", "-")
+		want[name] = function{topics[string(read[1])], string(registered[1]), filepath.Base(filepath.Dir(file))}
+	}
+	if diff := cmp.Diff(want, local[map[string]function](t, evaluate(t, base("")), "functions")); diff != "" {
+		t.Errorf("local.functions (-in Go +in Terraform):\n%s", diff)
+	}
+}
+
+// TestEnvironment: what Terraform sets is what the functions read, all of it and
+// nothing else, and it is a configuration they accept.
+func TestEnvironment(t *testing.T) {
+	t.Parallel()
+	elsewhere := []string{ // for laptops and tests, or instead of the connector
+		"DATABASE_URL", "CONTROL_DATABASE_URL", "TIDEMARK_PIPELINES", "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST",
+	}
+	others := []string{"LOG_LEVEL", "CLOUD_RUN_TIMEOUT_SECONDS"} // read by the handler and by the framework
+	for name, environment := range local[map[string]map[string]string](t, evaluate(t, base("")), "function_environment") {
+		read := map[string]bool{}
+		config, err := instance.Load(func(variable string) string {
+			read[variable] = true
+			return environment[variable]
+		})
+		if err != nil {
+			t.Errorf("%s is deployed with a configuration that it refuses: %v", name, err)
+		}
+		for _, variable := range elsewhere {
+			delete(read, variable)
+		}
+		want := slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(read)), others...)))
+		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(environment))); diff != "" {
+			t.Errorf("environment of %s (-read +set):\n%s", name, diff)
+		}
+		source := cloudsql.Config{Instance: "data-project:europe-west1:pg", IPType: "PUBLIC", User: "tidemark-" + name + "@test-project.iam", Name: "app"}
+		if diff := cmp.Diff(source, config.Source); diff != "" {
+			t.Errorf("database of %s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// schedule is an entry of local.schedules.
+type schedule struct {
+	Function string          `json:"function"`
+	Message  json.RawMessage `json:"message"`
+	Schedule string          `json:"schedule"`
+	TimeZone string          `json:"time_zone"`
+}
+
+// folders are all folders with pipeline files that are deployed or planned.
+func folders(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for _, pattern := range []string{"../../schemas/pipelines", root + "/tests/pipelines", root + "/examples/*/pipelines", root + "/examples/*/pipelines/*"} {
+		files, err := filepath.Glob(pattern + "/*.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			found = append(found, filepath.Dir(file))
+		}
+	}
+	return slices.Compact(found)
+}
+
+func pipelines(t testing.TB, folder string) []pipeline.Pipeline {
+	t.Helper()
+	p, err := pipeline.Load(os.DirFS(folder), schemas.PipelineSchema())
+	if err != nil {
+		t.Fatalf("the functions do not accept %s: %v", folder, err)
+	}
+	return p
+}
+
+// TestSchedules: for every pipeline file there is, the schedules publish to each
+// function the cadences of its work, each once, in messages that the product
+// accepts, and no others.
+func TestSchedules(t *testing.T) {
+	t.Parallel()
+	cadences := map[string]func(pipeline.Pipeline) []pipeline.Cadence{
+		"extract": pipeline.ExtractCadences, "dedup": pipeline.DedupCadences, "reverse-etl": pipeline.ReverseCadences,
+	}
+	for _, folder := range folders(t) {
+		want := map[string][]string{}
+		for name, of := range cadences {
+			for _, c := range pipeline.Cadences(pipelines(t, folder), of) {
+				want[name] = append(want[name], string(c))
+			}
+			slices.Sort(want[name])
+		}
+		got := map[string][]string{}
+		for name, s := range local[map[string]schedule](t, evaluate(t, base(folder)), "schedules") {
+			m, err := tick.Parse(s.Message)
+			if err != nil || m.Cadence == "" {
+				t.Errorf("%s: schedule %s publishes %s: %v", folder, name, s.Message, err)
+			}
+			got[s.Function] = append(got[s.Function], string(m.Cadence))
+			if _, err := time.LoadLocation(s.TimeZone); err != nil {
+				t.Errorf("%s: schedule %s: %v", folder, name, err)
+			}
+		}
+		for name := range cadences {
+			slices.Sort(got[name])
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-declared +scheduled):\n%s", folder, diff)
+		}
+	}
+}
+
+// TestCrontab: each interval fires as often as it says.
+func TestCrontab(t *testing.T) {
+	t.Parallel()
+	tests := map[string]string{
+		"1m": "* * * * *", "60s": "* * * * *", "2m": "*/2 * * * *", "7m": "every 7 minutes", "15m": "*/15 * * * *", "30m": "*/30 * * * *",
+		"1h": "0 * * * *", "60m": "0 * * * *", "90m": "every 90 minutes", "2h": "0 */2 * * *", "5h": "every 300 minutes", "12h": "0 */12 * * *",
+		"24h": "0 0 * * *", "48h": "every 2880 minutes", "0 6 * * 1-5": "0 6 * * 1-5", "CRON_TZ=Europe/Berlin 0  6 * * *": "0 6 * * *",
+	}
+	v := evaluate(t, base(withCadences(t, slices.Collect(maps.Keys(tests))...)))
+	if diff := cmp.Diff(tests, local[map[string]string](t, v, "crontab")); diff != "" {
+		t.Errorf("local.crontab (-want +got):\n%s", diff)
+	}
+	if refused := local[[]string](t, v, "unschedulable"); len(refused) > 0 {
+		t.Errorf("refused: %q", refused)
+	}
+	v = evaluate(t, base(withCadences(t, "1s", "30s", "90s", "1m30s", "1.5h")))
+	if diff := cmp.Diff([]string{"1.5h", "1m30s", "1s", "30s", "90s"}, slices.Sorted(slices.Values(local[[]string](t, v, "unschedulable")))); diff != "" {
+		t.Errorf("local.unschedulable (-want +got):\n%s", diff)
+	}
+}
+
+// withCadences is a folder with a pipeline that has a table of each cadence.
+func withCadences(t testing.TB, cadences ...string) string {
+	t.Helper()
+	var file strings.Builder
+	file.WriteString("pipeline: p\ndestination: {dataset: d}\ntables:\n")
+	for i, c := range cadences {
+		fmt.Fprintf(&file, "  - {name: t%d, capture: {method: watermark, cursor: c}, every: %q}\n", i, c)
+	}
+	dir, err := os.MkdirTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(file.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestCanonicalCadence: a schedule's message names the cadence as the functions
+// do, whichever way a file spells it; otherwise the tick would be due for nothing.
+func TestCanonicalCadence(t *testing.T) {
+	t.Parallel()
+	unit := rapid.SampledFrom([]string{"h", "m"})
+	number := rapid.IntRange(0, 200)
+	interval := rapid.Custom(func(t *rapid.T) string {
+		var text strings.Builder
+		for range rapid.IntRange(1, 3).Draw(t, "parts") {
+			fmt.Fprintf(&text, "%d%s", number.Draw(t, "number"), unit.Draw(t, "unit"))
+		}
+		return text.String()
+	})
+	field := rapid.SampledFrom([]string{"*", "*/5", "0", "3", "1-4", "1,2"})
+	expression := rapid.Custom(func(t *rapid.T) string {
+		text := rapid.SampledFrom([]string{"", "CRON_TZ=Europe/Berlin ", "CRON_TZ=America/New_York  "}).Draw(t, "zone")
+		for i := range 5 {
+			if i > 0 {
+				text += rapid.SampledFrom([]string{" ", "  "}).Draw(t, "space")
+			}
+			text += rapid.OneOf(field, rapid.Just("*")).Draw(t, "field")
+		}
+		return text
+	})
+	m := load(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		want := map[string]string{}
+		for _, text := range rapid.SliceOfN(rapid.OneOf(interval, expression), 1, 20).Draw(rt, "cadences") {
+			if c, err := pipeline.ParseCadence(text); err == nil {
+				want[text] = string(c)
+			}
+		}
+		if len(want) == 0 {
+			return
+		}
+		v, err := m.Evaluate(base(withCadences(t, slices.Collect(maps.Keys(want))...)))
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if diff := cmp.Diff(want, local[map[string]string](t, v, "canonical_cadence")); diff != "" {
+			rt.Fatalf("(-in Go +in Terraform):\n%s", diff)
+		}
+	})
+}
+
+// TestLimits: the numbers that Terraform and Go both know.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	v := evaluate(t, base(""))
+	if got, want := local[int](t, v, "connections_per_instance"), cloudsql.DataConnections+cloudsql.ControlConnections; got != want {
+		t.Errorf("Terraform counts %d connections per instance, an instance opens up to %d", got, want)
+	}
+	timeout, ack := local[int](t, v, "function_timeout_seconds"), local[int](t, v, "ack_deadline_seconds")
+	if timeout >= ack || ack > 600 {
+		t.Errorf("a function has %d s and its push %d s, of the 600 s that Pub/Sub allows", timeout, ack)
+	}
+	if grants := local[string](t, v, "grants"); !strings.Contains(grants, "'"+controlplane.Owner+"'") {
+		t.Errorf("the grants do not name the role %q", controlplane.Owner)
+	}
+}
+
+// TestHeartbeats: each cadence of each pipeline has an alert for its silence, after
+// as long as the product itself takes a table for stale.
+func TestHeartbeats(t *testing.T) {
+	t.Parallel()
+	type heartbeat struct {
+		Function, Pipeline, Cadence string
+		Seconds                     float64
+	}
+	v := evaluate(t, base(root+"/tests/pipelines"))
+	for key, h := range local[map[string]heartbeat](t, v, "heartbeats") {
+		c, err := pipeline.ParseCadence(h.Cadence)
+		if err != nil || string(c) != h.Cadence {
+			t.Errorf("%s: %q is not how the functions log it: %q, %v", key, h.Cadence, c, err)
+		}
+		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		silence := time.Duration(h.Seconds * float64(time.Second))
+		if _, interval := c.Interval(); interval && (!c.Overdue(now.Add(-silence-time.Second), now) || c.Overdue(now.Add(-silence+time.Second), now)) {
+			t.Errorf("%s: silence is an alarm after %v, and a table is stale at another time", key, silence)
+		}
+	}
+}
+
+// TestEvents: the metrics count the log lines that the product writes for them.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	var want []string
+	for _, e := range telemetry.Events() {
+		want = append(want, string(e))
+	}
+	slices.Sort(want)
+	metrics := local[map[string]struct{ Labels []string }](t, evaluate(t, base("")), "log_metrics")
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(metrics))); diff != "" {
+		t.Errorf("local.log_metrics (-logged +counted):\n%s", diff)
+	}
+}
+
+// TestDatasets: the datasets of listed tenants have the names that the functions
+// fill in (I8).
+func TestDatasets(t *testing.T) {
+	t.Parallel()
+	folder := root + "/tests/pipelines"
+	values := map[string]string{"slug": "acme_7", "region": "eu"}
+	variables := base(folder)
+	variables["tenants"] = cty.ObjectVal(map[string]cty.Value{"crm": cty.ObjectVal(map[string]cty.Value{"7": cty.ObjectVal(map[string]cty.Value{
+		"slug": cty.StringVal(values["slug"]), "region": cty.StringVal(values["region"]),
+	})})})
+	want := []string{}
+	for _, p := range pipelines(t, folder) {
+		want = append(want, tick.Unit{Pipeline: &p, Tenant: tick.Tenant{ID: "7", Values: values}}.Dataset())
+	}
+	got := local[map[string]any](t, evaluate(t, variables), "datasets")
+	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), slices.Sorted(maps.Keys(got))); diff != "" {
+		t.Errorf("local.datasets (-in Go +in Terraform):\n%s", diff)
+	}
+}
+
+// TestDescribed: every variable and output says what it is.
+func TestDescribed(t *testing.T) {
+	t.Parallel()
+	examples, err := filepath.Glob(root + "/examples/*")
+	if err != nil || len(examples) < 3 {
+		t.Fatalf("examples %q, %v", examples, err)
+	}
+	for _, dir := range append(examples, root) {
+		m, err := deployment.Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range m.Variables {
+			if v.Description == "" || v.Type == "" {
+				t.Errorf("%s: variable %s has no description or no type", v.Position, v.Name)
+			}
+		}
+		for _, o := range m.Outputs {
+			if o.Description == "" {
+				t.Errorf("%s: output %s has no description", o.Position, o.Name)
+			}
+		}
+	}
+}
