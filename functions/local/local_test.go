@@ -17,29 +17,6 @@ import (
 	"github.com/tidemark-data/tidemark/shared/tick"
 )
 
-func TestAfter(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 2, 28, 23, 59, 30, 0, time.FixedZone("UTC+5", 5*3600)) // 18:59:30 UTC
-	tests := map[pipeline.Cadence]string{
-		"30s":          "2026-02-28T19:00:00Z",
-		"1h30m":        "2026-02-28T20:29:30Z",
-		"0 * * * *":    "2026-02-28T19:00:00Z",
-		"0 0 * * *":    "2026-03-01T00:00:00Z", // UTC, wherever this runs
-		"30 2 1 * *":   "2026-03-01T02:30:00Z",
-		"0 3 29 2 *":   "2028-02-29T03:00:00Z",
-		"*/15 * * * *": "2026-02-28T19:00:00Z",
-	}
-	for c, want := range tests {
-		got, err := after(c, now)
-		if err != nil || got.UTC().Format(time.RFC3339) != want {
-			t.Errorf("after(%q) = %v, %v; want %s", c, got.UTC(), err, want)
-		}
-	}
-	if got, err := after("never", now); err == nil {
-		t.Errorf("after(never) = %v", got)
-	}
-}
-
 func TestKeep(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -49,6 +26,7 @@ func TestKeep(t *testing.T) {
 	}{
 		{"1m", 150 * time.Second, []string{"00:00:00", "00:01:00", "00:02:00"}}, // at once, too
 		{"*/5 * * * *", 11 * time.Minute, []string{"00:05:00", "00:10:00"}},
+		{"CRON_TZ=Asia/Kathmandu 0 6 * * *", 24 * time.Hour, []string{"00:15:00"}}, // UTC+5:45
 		{"never", time.Minute, nil},
 	}
 	for _, test := range tests {

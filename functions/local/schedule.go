@@ -2,18 +2,15 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
-
-	"github.com/robfig/cron/v3"
 
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/tick"
 )
 
 // schedule publishes a tick per function and cadence until the context ends: at
-// once and then every interval, or at the times of the cron expression (UTC).
+// once and then every interval, or at the times of the cron expression.
 func schedule(ctx context.Context, publisher *tick.Publisher, pipelines []pipeline.Pipeline) {
 	for _, d := range doors() {
 		for _, c := range pipeline.Cadences(pipelines, d.cadences) {
@@ -31,9 +28,9 @@ func keep(ctx context.Context, c pipeline.Cadence, publish func()) {
 		publish()
 	}
 	for {
-		next, err := after(c, time.Now())
-		if err != nil {
-			slog.ErrorContext(ctx, "reading a cadence", "cadence", c, "error", err)
+		next := c.Next(time.Now())
+		if next.IsZero() {
+			slog.ErrorContext(ctx, "a cadence that never comes", "cadence", c)
 			return
 		}
 		timer := time.NewTimer(time.Until(next))
@@ -45,15 +42,4 @@ func keep(ctx context.Context, c pipeline.Cadence, publish func()) {
 			return
 		}
 	}
-}
-
-func after(c pipeline.Cadence, now time.Time) (time.Time, error) {
-	if interval, ok := c.Interval(); ok {
-		return now.Add(interval), nil
-	}
-	expression, err := cron.ParseStandard(string(c))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("reading the cron expression: %w", err)
-	}
-	return expression.Next(now.UTC()), nil
 }

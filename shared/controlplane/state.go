@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -55,6 +56,28 @@ func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 		return State{}, fmt.Errorf("reading the state of %s: %w", unit.Table, err)
 	}
 	return st, nil
+}
+
+// Succeeded returns when each table of a pipeline and tenant was last found or
+// brought up to date, and what the time is now, both by the database's clock. A
+// table that never was is left out.
+func (s *Store) Succeeded(ctx context.Context, pipeline, tenant string) (at map[string]time.Time, now time.Time, err error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT table_name, succeeded_at, clock_timestamp() FROM tidemark.sync_state
+		 WHERE pipeline = $1 AND tenant = $2 AND succeeded_at IS NOT NULL`, pipeline, tenant)
+	if err != nil {
+		return nil, now, fmt.Errorf("reading when the tables of %s last succeeded: %w", pipeline, err)
+	}
+	at = map[string]time.Time{}
+	var table string
+	var succeeded time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&table, &succeeded, &now}, func() error {
+		at[table] = succeeded
+		return nil
+	}); err != nil {
+		return nil, now, fmt.Errorf("reading when the tables of %s last succeeded: %w", pipeline, err)
+	}
+	return at, now, nil
 }
 
 // SavePending records, before the commit, the stream that is about to be

@@ -43,18 +43,19 @@ func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
 	if err := r.CheckTable(d.Message); err != nil {
 		return err
 	}
-	u, err := r.Dispatch(ctx, d.Message, due)
-	if err != nil || u == nil {
-		return err
-	}
+	return r.Serve(ctx, d.Message, due, func(ctx context.Context, u tick.Unit) []error { return r.unit(ctx, u, d) })
+}
+
+func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error {
 	var errs []error
 	for i := range u.Pipeline.Tables {
 		t := &u.Pipeline.Tables[i]
 		if d.Table == "" || t.Name == d.Table {
-			errs = append(errs, r.table(ctx, *u, t, d))
+			ctx := telemetry.With(ctx, slog.String("table", t.Name))
+			errs = append(errs, telemetry.Scope(ctx, r.table(ctx, u, t, d)))
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 func due(p *pipeline.Pipeline, m tick.Message) bool {
@@ -69,7 +70,6 @@ func due(p *pipeline.Pipeline, m tick.Message) bool {
 
 func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: t.Name}
-	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("table", unit.Table))
 	dirty, err := r.dirty(ctx, unit, d.Full)
 	if err != nil || len(dirty.Partitions) == 0 {
 		return err
@@ -88,6 +88,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 		return err
 	}
 	cleanup, failure := r.clean(lease.Context(), u, t, lease, unit, dirty)
+	telemetry.Bill(ctx, cleanup.Bytes, cleanup.Jobs...)
 	run.Outcome, run.Deleted, run.Bytes = controlplane.OutcomeOK, cleanup.Deleted, cleanup.Bytes
 	run.Detail = map[string]any{"partitions": dirty.Partitions, "jobs": cleanup.Jobs}
 	if failure != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 	"github.com/tidemark-data/tidemark/shared/source"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
 	"github.com/tidemark-data/tidemark/shared/warehouse"
 )
 
@@ -194,6 +195,7 @@ func (b *batch) commit(ctx context.Context, cursor json.RawMessage) error {
 		return err
 	}
 	b.state.Cursor, b.state.Position = cursor, b.position
+	telemetry.Reject(ctx, p.Rejected)
 	slog.InfoContext(ctx, "batch committed", "rows", p.Rows, "rejected", p.Rejected, "bytes", p.Bytes)
 	return nil
 }
@@ -222,9 +224,6 @@ func (b *batch) wholeRows(ctx context.Context) ([]controlplane.Reject, error) {
 	}
 	for _, r := range b.refused {
 		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row})
-	}
-	if len(out) > 0 {
-		slog.WarnContext(ctx, "rows rejected; see tidemark.rejects", "rows", len(out), "column", out[0].Column)
 	}
 	return out, nil
 }

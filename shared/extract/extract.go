@@ -50,11 +50,8 @@ func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
 	if err := r.CheckTable(d.Message); err != nil {
 		return err
 	}
-	u, err := r.Dispatch(ctx, d.Message, func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 })
-	if err != nil || u == nil {
-		return err
-	}
-	return r.unit(ctx, *u, d)
+	anyDue := func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 }
+	return r.Serve(ctx, d.Message, anyDue, func(ctx context.Context, u tick.Unit) []error { return r.unit(ctx, u, d) })
 }
 
 // due are the tables a message concerns.
@@ -69,25 +66,47 @@ func due(p *pipeline.Pipeline, m tick.Message) []*pipeline.Table {
 	return out
 }
 
-func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) error {
+func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error {
 	tables := due(u.Pipeline, d.Message)
 	errs := make([]error, len(tables))
 	group := errgroup.Group{}
 	group.SetLimit(tablesAtOnce)
 	for i, t := range tables {
 		group.Go(func() error {
-			errs[i] = r.table(ctx, u, t, d)
+			ctx := telemetry.With(ctx, slog.String("table", t.Name))
+			errs[i] = telemetry.Scope(ctx, r.table(ctx, u, t, d))
 			return nil // I7: the others go on
 		})
 	}
 	_ = group.Wait()
-	return errors.Join(errs...)
+	if err := r.tellStale(ctx, u); err != nil {
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+// tellStale logs the tables of the unit that have gone without success for too long,
+// whether they were due or not: of one whose own ticks fail to come, those of the
+// others tell (I9). One that never succeeded is told by its failures.
+func (r *Runner) tellStale(ctx context.Context, u tick.Unit) error {
+	ctx, cancel := controlplane.Ending(ctx)
+	defer cancel()
+	succeeded, now, err := r.Control.Succeeded(ctx, u.Pipeline.Name, u.Tenant.ID)
+	if err != nil {
+		return err
+	}
+	for _, t := range u.Pipeline.Tables {
+		if since, ok := succeeded[t.Name]; ok && t.Every.Overdue(since, now) {
+			ctx := telemetry.With(ctx, slog.String("table", t.Name))
+			telemetry.Emit(ctx, telemetry.Stale, slog.Time("since", since.UTC()), slog.String("every", string(t.Every)))
+		}
+	}
+	return nil
 }
 
 // table brings one table up to date under its lease, and records how it went.
 func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: t.Name}
-	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("table", unit.Table))
 	lease, err := r.Control.Take(ctx, controlplane.Run{Kind: "extract", Unit: unit, MessageID: d.ID})
 	if errors.Is(err, controlplane.ErrHeld) {
 		return d.Skipped(err)
@@ -254,6 +273,7 @@ func (w *work) resolve(ctx context.Context, target *warehouse.Table) error {
 	if err := w.Control.CommitBatch(ctx, w.lease, w.unit, *p, nil); err != nil {
 		return err
 	}
+	telemetry.Reject(ctx, p.Rejected)
 	w.state.Position, w.state.Cursor, w.state.Pending = max(w.state.Position, p.Position), p.Cursor, nil
 	return nil
 }

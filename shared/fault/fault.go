@@ -118,7 +118,7 @@ func unreachable(err error) (string, bool) {
 func classifySQLState(code string) (Class, string) {
 	switch code {
 	case "28P01", "28000":
-		return Permanent, "Postgres refused the login: check the user and password of DATABASE_URL, or DB_USER and its IAM login"
+		return Permanent, "Postgres refused the login: check the user and password of DATABASE_URL, or that DB_USER is an IAM user of the instance with roles/cloudsql.instanceUser"
 	case "3D000":
 		return Permanent, "create the database, or correct DB_NAME or DATABASE_URL"
 	case "42501":
@@ -172,6 +172,8 @@ func classifyReason(reason string) (class Class, remedy string, known bool) {
 		return Transient, "wait for the quota, or raise it", true
 	case "accessDenied":
 		return Permanent, "grant the function's service account access to the dataset", true
+	case "accessNotConfigured", "forbidden", "insufficientPermissions", "notAuthorized": // Google's other APIs
+		return Permanent, "enable the API, and grant the function's service account what the error names", true
 	case "bytesBilledLimitExceeded":
 		return Permanent, "raise the limit of bytes, or narrow what is read", true
 	case "invalidQuery", "invalid":

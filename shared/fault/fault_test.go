@@ -71,6 +71,10 @@ func TestClassify(t *testing.T) {
 
 		{"401", &googleapi.Error{Code: 401}, permanent, true},
 		{"403 accessDenied", http403("accessDenied"), permanent, true},
+		{"403 accessNotConfigured", http403("accessNotConfigured"), permanent, true},
+		{"403 forbidden", http403("forbidden"), permanent, true},
+		{"403 insufficientPermissions", http403("insufficientPermissions"), permanent, true},
+		{"403 notAuthorized", http403("notAuthorized"), permanent, true},
 		{"403 quotaExceeded", http403("quotaExceeded"), transient, true},
 		{"403 rateLimitExceeded", http403("rateLimitExceeded"), transient, true},
 		{"403 without a reason", &googleapi.Error{Code: 403}, transient, true},
@@ -233,6 +237,17 @@ func TestParts(t *testing.T) {
 		if diff := cmp.Diff(test.want, fault.Parts(test.err), same); diff != "" {
 			t.Errorf("Parts(%s) (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	t.Parallel()
+	a, b := errors.New("a"), errors.New("b")
+	kept := fmt.Errorf("kept: %w", errors.Join(a, b))
+	same := cmp.Comparer(func(x, y error) bool { return x == y })                                                         //nolint:errorlint // the very same error is meant
+	got := fault.Split(fault.Recorded(errors.Join(kept, errors.Join(a, b))), func(err error) bool { return err == kept }) //nolint:errorlint // as above
+	if diff := cmp.Diff([]error{kept, a, b}, got, same); diff != "" {
+		t.Errorf("Split (-want +got):\n%s", diff)
 	}
 }
 

@@ -34,17 +34,23 @@ func IsRecorded(err error) bool {
 
 // Parts returns the errors that were joined into err, or err alone. An *Error is
 // one, whatever was joined in it: its author knew its class.
-func Parts(err error) []error {
+func Parts(err error) []error { return Split(err, func(error) bool { return false }) }
+
+// Split is Parts where what whole says is one, too, whatever was joined in it.
+func Split(err error, whole func(error) bool) []error {
+	if whole(err) {
+		return []error{err}
+	}
 	switch e := err.(type) { //nolint:errorlint // the chain is walked step by step
 	case *Error:
 	case interface{ Unwrap() []error }:
 		var out []error
 		for _, part := range e.Unwrap() {
-			out = append(out, Parts(part)...)
+			out = append(out, Split(part, whole)...)
 		}
 		return out
 	case interface{ Unwrap() error }:
-		if inner := Parts(e.Unwrap()); len(inner) > 1 {
+		if inner := Split(e.Unwrap(), whole); len(inner) > 1 {
 			return inner
 		}
 	}

@@ -61,17 +61,31 @@ type Work func(ctx context.Context, c *Connections, d tick.Delivery) error
 // done, or trying again could not help and the log and tidemark.runs say why.
 // An error has Pub/Sub deliver the message again, with back-off.
 func (i *Instance) Handler(kind string, work Work) func(context.Context, event.Event) error {
+	// Not standard output, where the framework prints warnings without an end of line.
 	logger := telemetry.NewLogger(os.Stderr, os.Getenv("LOG_LEVEL"))
 	return func(ctx context.Context, e event.Event) error {
 		slog.SetDefault(logger)
 		d, err := tick.Decode(e)
-		ctx = telemetry.With(ctx, slog.String("run", d.ID), slog.String("kind", kind))
+		ctx = scope(ctx, kind, d)
 		if err == nil && d.Stale(time.Now()) {
 			slog.InfoContext(ctx, "dropped: the tick is too old, the next one does its work", "published", d.Published)
 			return nil
 		}
 		return i.answer(ctx, kind, d, i.do(ctx, d, err, work))
 	}
+}
+
+// scope is the context of a delivery: its lines carry as much of where they belong
+// as the message says. A unit's and a table's own come in where they are worked on.
+func scope(ctx context.Context, kind string, d tick.Delivery) context.Context {
+	ctx = telemetry.With(ctx, slog.String("run", d.ID), slog.String("kind", kind))
+	if d.Pipeline != "" {
+		ctx = telemetry.With(ctx, slog.String("pipeline", d.Pipeline))
+	}
+	if d.Tenant != "" {
+		ctx = telemetry.With(ctx, slog.String("tenant", d.Tenant))
+	}
+	return ctx
 }
 
 // do opens what is needed and does the work. decoding is the error of a message
@@ -84,14 +98,22 @@ func (i *Instance) do(ctx context.Context, d tick.Delivery, decoding error, work
 	return work(ctx, c, d)
 }
 
-// answer logs the outcome once and decides between ack and nack.
+// answer logs what failed, each part once with the scope it happened in, and decides
+// between ack and nack.
 func (i *Instance) answer(ctx context.Context, kind string, d tick.Delivery, err error) error {
 	if err == nil {
-		slog.DebugContext(ctx, "done", "message", d.Message)
+		slog.DebugContext(ctx, "acknowledged", "message", d.Message)
 		return nil
 	}
+	for ctx, part := range telemetry.Failures(ctx, err) {
+		if errors.Is(part, controlplane.ErrHeld) {
+			continue // to be tried again, and logged as skipped: nothing has failed
+		}
+		class, remedy := fault.Classify(part)
+		telemetry.Emit(ctx, telemetry.Failed, slog.String("error", part.Error()), slog.String("class", class.String()),
+			slog.String("remedy", remedy), slog.String("data", string(d.Data)))
+	}
 	class, remedy := fault.Classify(err)
-	slog.ErrorContext(ctx, "failed", "error", err.Error(), "class", class.String(), "remedy", remedy, "data", string(d.Data))
 	i.record(ctx, kind, d, err, remedy)
 	if class == fault.Permanent {
 		return nil

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 )
@@ -412,42 +411,7 @@ func (r *reader) duration(at, text string) time.Duration {
 func (r *reader) cadence(at, text string) Cadence {
 	c, err := ParseCadence(text)
 	if err != nil {
-		r.problem(at, err.Error(), "write an interval such as 1m or 24h, or five cron fields such as \"0 3 * * *\"")
+		r.problem(at, err.Error(), "write an interval such as 1m or 24h, or five cron fields such as \"0 3 * * *\" (UTC) or \"CRON_TZ=Europe/Berlin 0 3 * * *\"")
 	}
 	return c
-}
-
-// ParseCadence reads an interval or a five-field cron expression into its
-// canonical form, so that 60s and 1m are one cadence. Empty stays empty.
-func ParseCadence(text string) (Cadence, error) {
-	if text == "" {
-		return "", nil
-	}
-	if d, err := time.ParseDuration(text); err == nil {
-		if d < time.Second {
-			return "", fmt.Errorf("the interval %q is under a second", text)
-		}
-		return Cadence(canonical(d)), nil
-	}
-	fields := strings.Fields(text)
-	expression, err := cron.ParseStandard(text)
-	if err != nil || len(fields) != 5 || strings.Contains(text, "TZ=") {
-		return "", fmt.Errorf("%q is neither an interval nor a cron expression", text)
-	}
-	if expression.Next(time.Now()).IsZero() {
-		return "", fmt.Errorf("the cron expression %q names no day that exists", text)
-	}
-	return Cadence(strings.Join(fields, " ")), nil
-}
-
-// canonical is the shortest text of a duration: 1m, not 1m0s.
-func canonical(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -146,7 +146,7 @@ const (
 	head      = "pipeline: a\ndestination: {dataset: d}\n" // two lines
 	rootKeys  = "known keys: dedup, defaults, destination, pipeline, reverse_etl, source, tables, tenants"
 	tableKeys = "known keys: batch_rows, capture, cluster_by, deletes, every, key, name, partition_by, write"
-	cadences  = `write an interval such as 1m or 24h, or five cron fields such as "0 3 * * *"`
+	cadences  = `write an interval such as 1m or 24h, or five cron fields such as "0 3 * * *" (UTC) or "CRON_TZ=Europe/Berlin 0 3 * * *"`
 )
 
 // TestProblems: each file has all of its mistakes reported, with the line and

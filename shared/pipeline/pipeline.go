@@ -120,21 +120,6 @@ type Sync struct {
 // Mapping takes a column of the query to a column of the table.
 type Mapping struct{ From, To string }
 
-// Cadence is an interval ("1m") or a cron expression of five fields; empty is
-// "only when asked". Two spellings of one interval are the same Cadence, since
-// ParseCadence keeps the canonical one.
-type Cadence string
-
-// Interval returns the cadence as an interval, and false for a cron expression.
-func (c Cadence) Interval() (time.Duration, bool) {
-	d, err := time.ParseDuration(string(c))
-	return d, err == nil
-}
-
-// Due reports whether a tick of the given cadence concerns work of cadence c.
-// A message without a cadence is an operator's own run: it concerns everything.
-func (c Cadence) Due(tick Cadence) bool { return tick == "" || c == tick }
-
 // Cadences returns the distinct cadences of f over the pipelines, in the order
 // they are declared: what a scheduler has to publish.
 func Cadences(pipelines []Pipeline, f func(Pipeline) []Cadence) []Cadence {

@@ -37,15 +37,17 @@ func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
 	if err := r.check(d.Message); err != nil {
 		return err
 	}
-	u, err := r.Dispatch(ctx, d.Message, func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 })
-	if err != nil || u == nil {
-		return err
-	}
+	anyDue := func(p *pipeline.Pipeline, m tick.Message) bool { return len(due(p, m)) > 0 }
+	return r.Serve(ctx, d.Message, anyDue, func(ctx context.Context, u tick.Unit) []error { return r.unit(ctx, u, d) })
+}
+
+func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error {
 	var errs []error
-	for _, sync := range due(u.Pipeline, d.Message) {
-		errs = append(errs, r.sync(ctx, *u, sync, d))
+	for _, s := range due(u.Pipeline, d.Message) {
+		ctx := telemetry.With(ctx, slog.String("sync", s.Name), slog.String("table", s.Table))
+		errs = append(errs, telemetry.Scope(ctx, r.sync(ctx, u, s, d)))
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 func due(p *pipeline.Pipeline, m tick.Message) []*pipeline.Sync {
@@ -101,7 +103,6 @@ type Outcome struct {
 // sync does one sync under its lease, and records how it went.
 func (r *Runner) sync(ctx context.Context, u tick.Unit, s *pipeline.Sync, d tick.Delivery) error {
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: s.Name}
-	ctx = telemetry.With(ctx, slog.String("pipeline", unit.Pipeline), slog.String("tenant", unit.Tenant), slog.String("sync", s.Name), slog.String("table", s.Table))
 	run := controlplane.Run{Kind: "reverse_etl", Unit: unit, MessageID: d.ID}
 	lease, err := r.Control.Take(ctx, run)
 	if errors.Is(err, controlplane.ErrHeld) {
@@ -146,6 +147,8 @@ func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry
 	if failure == nil || len(rejects) > 0 { // a run that failed before it found any says nothing of those there are
 		failure = errors.Join(failure, r.Control.RecordRejects(ctx, run.Unit, id, rejects))
 	}
+	telemetry.Reject(ctx, o.Rejected)
+	telemetry.Bill(ctx, o.bytes, o.Job)
 	return r.Control.FinishRun(ctx, id, run, failure)
 }
 
@@ -154,10 +157,12 @@ func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry
 func (r *Runner) do(ctx context.Context, u tick.Unit, s *pipeline.Sync, lease *controlplane.Lease, dry bool, o *Outcome) (rejects []controlplane.Reject, err error) {
 	result, err := r.Warehouse.Query(ctx, u.Dataset(), pipeline.Fill(s.Query, map[string]string{"dataset": u.Dataset()}),
 		map[string]string{"tidemark-pipeline": u.Pipeline.Name, "tidemark-sync": s.Name})
+	if result != nil { // the query ran, whatever became of its result
+		o.Job, o.bytes = result.Job, result.Bytes
+	}
 	if err != nil {
 		return nil, err
 	}
-	o.Job, o.bytes = result.Job, result.Bytes
 	columns, err := stagedColumns(result.Schema)
 	if err != nil {
 		return nil, err

@@ -114,14 +114,18 @@ func (d Delivery) Stale(now time.Time) bool {
 // soon is the longest interval whose next tick is worth waiting for.
 const soon = 5 * time.Minute
 
-// Skipped is the answer to a delivery whose work another run holds: nil where
-// the next tick comes soon or an operator asked, else cause as a transient
+// ErrSkipped is what Skipped returns where nothing is left to do. Serve takes it
+// for no failure.
+var ErrSkipped = errors.New("another run does this work")
+
+// Skipped is the answer to a delivery whose work another run holds: ErrSkipped
+// where the next tick comes soon or an operator asked, else cause as a transient
 // error, so that a nightly run whose first attempt was killed is not put off by
 // that attempt's own lease until the next night.
 func (d Delivery) Skipped(cause error) error {
 	interval, ok := d.Cadence.Interval()
 	if d.Cadence == "" || ok && interval <= soon {
-		return nil
+		return ErrSkipped
 	}
 	return fault.Recorded(&fault.Error{Class: fault.Transient, Err: cause})
 }

@@ -226,10 +226,10 @@ func TestSkipped(t *testing.T) {
 	held := errors.New("held")
 	for cadence, again := range map[pipeline.Cadence]bool{"": false, "1m": false, "5m": false, "5m1s": true, "24h": true, "0 3 * * *": true} {
 		err := tick.Delivery{Message: tick.Message{Cadence: cadence}}.Skipped(held)
-		if (err != nil) != again {
+		if errors.Is(err, tick.ErrSkipped) == again {
 			t.Errorf("Skipped at %q = %v", cadence, err)
 		}
-		if class, _ := fault.Classify(err); err != nil && (class != fault.Transient || !errors.Is(err, held) || !fault.IsRecorded(err)) {
+		if class, _ := fault.Classify(err); again && (class != fault.Transient || !errors.Is(err, held) || !fault.IsRecorded(err)) {
 			t.Errorf("Skipped at %q = %v, %v", cadence, class, err)
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
 )
 
 // Unit is what one message works on: a pipeline, or one tenant of it.
@@ -48,6 +50,41 @@ type Dispatcher struct {
 	Publish func(context.Context, ...Message) error
 }
 
+// Work does a unit's part of a message: an error for each table or sync concerned,
+// nil for one that is done and ErrSkipped for one that another run holds.
+type Work func(ctx context.Context, u Unit) []error
+
+// Serve dispatches the message as Dispatch does, has the unit that is left, if any,
+// worked on, and logs it as done if nothing failed. The error joins what did, each
+// part with the scope of the unit.
+func (d *Dispatcher) Serve(ctx context.Context, m Message, due func(*pipeline.Pipeline, Message) bool, work Work) error {
+	u, err := d.Dispatch(ctx, m, due)
+	if err != nil || u == nil {
+		return err
+	}
+	ctx = within(ctx, u.Pipeline, u.Tenant.ID)
+	var failures []error
+	tables := 0
+	for _, err := range work(ctx, *u) {
+		switch {
+		case err == nil:
+			tables++
+		case !errors.Is(err, ErrSkipped):
+			failures = append(failures, telemetry.Scope(ctx, err))
+		}
+	}
+	if len(failures) > 0 {
+		return errors.Join(failures...)
+	}
+	telemetry.Emit(ctx, telemetry.Done, slog.String("cadence", string(m.Cadence)), slog.Int("tables", tables))
+	return nil
+}
+
+// within is the context of what is done for a tenant of a pipeline.
+func within(ctx context.Context, p *pipeline.Pipeline, tenant string) context.Context {
+	return telemetry.With(ctx, slog.String("pipeline", p.Name), slog.String("tenant", tenant))
+}
+
 // Dispatch returns the unit to work on, or nil when there is none: nothing is
 // due, or the message stood for several units and each got its own. due says
 // whether a pipeline has work for the message. The error joins those of
@@ -81,7 +118,7 @@ func (d *Dispatcher) expand(ctx context.Context, m Message, due func(*pipeline.P
 		}
 		own, err := d.ofPipeline(ctx, p, m.Tenant)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("listing the tenants of %s: %w", p.Name, err))
+			errs = append(errs, telemetry.Scope(within(ctx, p, m.Tenant), fmt.Errorf("listing the tenants of %s: %w", p.Name, err)))
 		}
 		units = append(units, own...)
 	}
@@ -130,7 +167,8 @@ func (d *Dispatcher) ofPipeline(ctx context.Context, p *pipeline.Pipeline, tenan
 			units = append(units, u)
 			continue
 		}
-		errs = append(errs, fault.Fix(err, "have tenants.query return each tenant once, with letters, digits and underscores for its dataset"))
+		err = fault.Fix(err, "have tenants.query return each tenant once, with letters, digits and underscores for its dataset")
+		errs = append(errs, telemetry.Scope(within(ctx, p, t.ID), err))
 	}
 	return units, errors.Join(errs...)
 }

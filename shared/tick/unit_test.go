@@ -1,14 +1,19 @@
 package tick_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
 	"github.com/tidemark-data/tidemark/shared/tick"
 )
 
@@ -197,4 +202,99 @@ func TestDispatchPartly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestServe: one done line for a unit that a message finished, and none where
+// anything failed or the message was only sent on.
+func TestServe(t *testing.T) { //nolint:paralleltest // the default logger belongs to the process
+	broken := errors.New("broken")
+	plain := pipeline.Pipeline{Name: "plain"}
+	fanned := pipeline.Pipeline{Name: "fanned", Tenants: &pipeline.Tenants{Dataset: "org_{slug}"}}
+	done := func(pipeline, tenant, cadence string, tables float64) string {
+		return fmt.Sprintf("INFO done %s/%s %s %v", pipeline, tenant, cadence, tables)
+	}
+	tests := []struct {
+		name      string
+		pipelines []pipeline.Pipeline
+		message   tick.Message
+		work      []error
+		want      string // the log
+		failures  []string
+	}{
+		{"done", []pipeline.Pipeline{plain}, tick.Message{Cadence: "1m"}, []error{nil, nil}, done("plain", "", "1m", 2), nil},
+		{"done for an operator", []pipeline.Pipeline{plain}, tick.Message{}, []error{nil}, done("plain", "", "", 1), nil},
+		{"done for a tenant", []pipeline.Pipeline{fanned}, tick.Message{Cadence: "1m", Tenant: "2"}, []error{nil}, done("fanned", "2", "1m", 1), nil},
+		{"another run has one", []pipeline.Pipeline{plain}, tick.Message{}, []error{tick.ErrSkipped, nil}, done("plain", "", "", 1), nil},
+		{"another run has all", []pipeline.Pipeline{plain}, tick.Message{}, []error{tick.ErrSkipped}, done("plain", "", "", 0), nil},
+		{"one failed", []pipeline.Pipeline{plain}, tick.Message{}, []error{nil, broken, tick.ErrSkipped}, "", []string{"plain/: broken"}},
+		{"all failed", []pipeline.Pipeline{fanned}, tick.Message{Tenant: "1"}, []error{broken, broken}, "", []string{"fanned/1: broken", "fanned/1: broken"}},
+		{
+			"to be tried again",
+			[]pipeline.Pipeline{plain},
+			tick.Message{Cadence: "24h"},
+			[]error{nil, tick.Delivery{Message: tick.Message{Cadence: "24h"}}.Skipped(broken)},
+			"",
+			[]string{"plain/: broken"},
+		},
+		{"sent on", []pipeline.Pipeline{plain, {Name: "other"}}, tick.Message{}, nil, "", nil},
+		{"nothing due", nil, tick.Message{Cadence: "1m"}, nil, "", nil},
+		{"a tenant refused", []pipeline.Pipeline{fanned}, tick.Message{}, nil, "", []string{`fanned/3: listing the tenants of fanned: tenant "3" has no name for a dataset: "org_"`}},
+	}
+	for _, test := range tests { //nolint:paralleltest // as above
+		t.Run(test.name, func(t *testing.T) {
+			var out bytes.Buffer
+			before := slog.Default()
+			defer slog.SetDefault(before)
+			slog.SetDefault(telemetry.NewLogger(&out, ""))
+			d := tick.Dispatcher{
+				Pipelines: test.pipelines,
+				Tenants: func(context.Context, string) ([]tick.Tenant, error) {
+					return []tick.Tenant{{ID: "1", Values: map[string]string{"slug": "acme"}}, {ID: "2", Values: map[string]string{"slug": "hooli"}}, {ID: "3", Values: map[string]string{"slug": ""}}}, nil
+				},
+				Publish: func(context.Context, ...tick.Message) error { return nil },
+			}
+			err := d.Serve(t.Context(), test.message, func(*pipeline.Pipeline, tick.Message) bool { return true },
+				func(context.Context, tick.Unit) []error { return test.work })
+			var failures []string
+			if err != nil {
+				for ctx, part := range telemetry.Failures(t.Context(), err) {
+					failures = append(failures, scope(ctx, t)+": "+part.Error())
+				}
+			}
+			if diff := cmp.Diff(test.failures, failures); diff != "" {
+				t.Errorf("failures (-want +got):\n%s", diff)
+			}
+			if got := doneLine(t, out.Bytes()); got != test.want {
+				t.Errorf("logged %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// doneLine is the one line of a log, or "".
+func doneLine(t *testing.T, log []byte) string {
+	t.Helper()
+	if len(log) == 0 {
+		return ""
+	}
+	var line struct {
+		Severity, Message, Pipeline, Tenant, Cadence string
+		Tables                                       float64
+	}
+	if err := json.Unmarshal(log, &line); err != nil {
+		t.Fatalf("%s: %v", log, err)
+	}
+	return fmt.Sprintf("%s %s %s/%s %s %v", line.Severity, line.Message, line.Pipeline, line.Tenant, line.Cadence, line.Tables)
+}
+
+// scope is pipeline/tenant of what is logged with the context.
+func scope(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	var out bytes.Buffer
+	telemetry.NewLogger(&out, "").InfoContext(ctx, "x")
+	var line struct{ Pipeline, Tenant string }
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+		t.Fatal(err)
+	}
+	return line.Pipeline + "/" + line.Tenant
 }
