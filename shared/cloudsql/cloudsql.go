@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
 	"cloud.google.com/go/cloudsqlconn"
+	"cloud.google.com/go/cloudsqlconn/errtype"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -57,8 +59,9 @@ const (
 func Open(ctx context.Context, c Config, connections int32) (*Pool, func(), error) {
 	dsn := c.URL
 	if dsn == "" {
-		// The connector encrypts and authenticates by itself.
-		dsn = fmt.Sprintf("user=%s dbname=%s sslmode=disable", quote(c.User), quote(c.Name))
+		// The connector encrypts and authenticates by itself. The host is what
+		// errors call the server; without one they would name a socket of this machine.
+		dsn = fmt.Sprintf("host=%s user=%s dbname=%s sslmode=disable", quote(c.Instance), quote(c.User), quote(c.Name))
 	}
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
@@ -87,8 +90,13 @@ func Open(ctx context.Context, c Config, connections int32) (*Pool, func(), erro
 		if err != nil {
 			return nil, nil, err
 		}
+		config.ConnConfig.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 		config.ConnConfig.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.Dial(ctx, c.Instance)
+			conn, err := dialer.Dial(ctx, c.Instance)
+			if err != nil {
+				return nil, explain(err)
+			}
+			return conn, nil
 		}
 		closeDialer = func() { _ = dialer.Close() }
 	}
@@ -116,6 +124,25 @@ func newDialer(ctx context.Context, c Config) (*cloudsqlconn.Dialer, error) {
 		return nil, fmt.Errorf("opening the Cloud SQL connector: %w", err)
 	}
 	return dialer, nil
+}
+
+// explain gives an error of the connector or of the Admin API the remedy that it
+// has here: elsewhere the same codes are about BigQuery.
+func explain(err error) error {
+	const address = "set CLOUD_SQL_INSTANCE to the instance's project:region:instance, and CLOUD_SQL_IP_TYPE to an address that it has"
+	if _, ok := errors.AsType[*errtype.ConfigError](err); ok {
+		return fault.Fix(err, address)
+	}
+	class, _ := fault.Classify(err)
+	switch status := fault.HTTPStatus(err); {
+	case status == http.StatusBadRequest:
+		return &fault.Error{Class: fault.Transient, Remedy: "start the Cloud SQL instance, if it is stopped", Err: err}
+	case status == http.StatusForbidden && class == fault.Permanent: // else it is a quota
+		return fault.Fix(err, "grant the function's service account roles/cloudsql.client and roles/cloudsql.instanceUser, and enable the Cloud SQL Admin API")
+	case status == http.StatusNotFound:
+		return fault.Fix(err, address)
+	}
+	return err
 }
 
 func ipType(name string) (cloudsqlconn.DialOption, error) {
