@@ -34,9 +34,8 @@ locals {
 data "archive_file" "function" {
   for_each = local.functions
 
-  type             = "zip"
-  output_path      = "${path.root}/.terraform/tidemark/${var.project}/${each.key}.zip"
-  output_file_mode = "0644"
+  type        = "zip"
+  output_path = "${path.root}/.terraform/tidemark/${var.project}/${each.key}.zip"
 
   dynamic "source" {
     for_each = local.archives[each.key]

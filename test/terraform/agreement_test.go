@@ -30,7 +30,15 @@ import (
 	"github.com/tidemark-data/tidemark/test/deployment"
 )
 
-const root = "../../terraform"
+// root is the folder of the module; .ci/mutations names another.
+var root = folder()
+
+func folder() string {
+	if dir := os.Getenv("TERRAFORM_ROOT"); dir != "" {
+		return dir
+	}
+	return "../../terraform"
+}
 
 // load parses the module.
 func load(t *testing.T) *deployment.Module {
@@ -64,7 +72,7 @@ func evaluate(t *testing.T, variables map[string]cty.Value) *deployment.Values {
 }
 
 // local decodes a local value, as JSON, into T.
-func local[T any](t testing.TB, v *deployment.Values, name string) T {
+func local[T any](t *testing.T, v *deployment.Values, name string) T {
 	t.Helper()
 	var out T
 	value, err := v.Local(name)
@@ -174,7 +182,7 @@ func folders(t *testing.T) []string {
 	return slices.Compact(found)
 }
 
-func pipelines(t testing.TB, folder string) []pipeline.Pipeline {
+func pipelines(t *testing.T, folder string) []pipeline.Pipeline {
 	t.Helper()
 	p, err := pipeline.Load(os.DirFS(folder), schemas.PipelineSchema())
 	if err != nil {
@@ -241,17 +249,14 @@ func TestCrontab(t *testing.T) {
 }
 
 // withCadences is a folder with a pipeline that has a table of each cadence.
-func withCadences(t testing.TB, cadences ...string) string {
+func withCadences(t *testing.T, cadences ...string) string {
 	t.Helper()
 	var file strings.Builder
 	file.WriteString("pipeline: p\ndestination: {dataset: d}\ntables:\n")
 	for i, c := range cadences {
 		fmt.Fprintf(&file, "  - {name: t%d, capture: {method: watermark, cursor: c}, every: %q}\n", i, c)
 	}
-	dir, err := os.MkdirTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(file.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func scope(key string, value cty.Value) map[string]cty.Value {
 	}
 }
 
-var names = []string{"dedup", "extract", "reverse-etl"} //nolint:gochecknoglobals // a constant, if Go had such
+var names = []string{"dedup", "extract", "reverse-etl"}
 
 // TestWiring: each topic is pushed to the function that reads it, as the account
 // that may call it; each function is built from its own archive and runs as itself.
