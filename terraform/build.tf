@@ -10,11 +10,8 @@ resource "google_storage_bucket" "source" {
   public_access_prevention    = "enforced"
   uniform_bucket_level_access = true
 
-  # An archive is read when its function is built. The last ones are kept to roll
-  # back to; what is gone is uploaded again.
-  versioning {
-    enabled = false
-  }
+  # An archive is read once, when its function is built, and another commit makes
+  # it again.
   soft_delete_policy {
     retention_duration_seconds = 0
   }

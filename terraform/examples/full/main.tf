@@ -53,9 +53,18 @@ module "tidemark" {
   labels = { team = "data", cost-center = "analytics" }
 }
 
+resource "google_project_service" "network" {
+  for_each = toset(["compute.googleapis.com", "servicenetworking.googleapis.com"])
+
+  service            = each.key
+  disable_on_destroy = false
+}
+
 resource "google_compute_network" "vpc" {
   name                    = "shop"
   auto_create_subnetworks = false
+
+  depends_on = [google_project_service.network]
 }
 
 # Each instance of a function takes an address, and keeps it a while: a /26 at least.
