@@ -17,7 +17,7 @@ googlesql := -p 2 -tags googlesql
 
 .PHONY: help
 help: ## List the commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: deps ## Start everything locally, sync a sample application both ways, and check that both sides agree
@@ -27,6 +27,7 @@ demo: deps ## Start everything locally, sync a sample application both ways, and
 .PHONY: test
 test: deps ## Run every test: unit, property, and end to end against real Postgres and the emulators
 	$(GO) test -race -timeout 10m ./...
+	cd test && $(GO) test -race -timeout 10m ./cloudsql/...
 	cd test && $(GO) test $(googlesql) -timeout 30m ./...
 
 .PHONY: lint
@@ -39,8 +40,9 @@ lint: $(golangci) ## Check formatting, vet, lint, import directions and go.mod, 
 	cd test && $(GO) mod tidy -diff
 
 .PHONY: bench
-bench: deps ## Measure extraction against psql throwing the same COPY away
+bench: deps ## Measure extraction against psql throwing the same COPY away, and the functions' cold starts
 	cd test && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./bench/...
+	cd test && $(GO) test -run '^$$' -bench . -benchtime 5x -timeout 10m ./deployment
 
 .PHONY: local
 local: deps ## Start the emulators and every function, and leave them running for you to use
@@ -58,6 +60,10 @@ terraform-test: ## Check, validate and test the Terraform files; needs terraform
 .PHONY: terraform-docs
 terraform-docs: ## The same, and write the table of privileges in terraform/README.md from the plan
 	@.ci/terraform write
+
+.PHONY: terraform-mutations
+terraform-mutations: ## Break the Terraform files in every way of terraform/tests/mutations.txt; fails if a test misses one
+	@.ci/mutations
 
 .PHONY: deps
 deps: ## Install what is missing here: a C++ compiler and Postgres, from the system's packages

@@ -4,9 +4,12 @@ import (
 	"archive/zip"
 	"bytes"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,4 +120,96 @@ func TestExtractStaysInTheFolder(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("the folder has %v, %v", entries, err)
 	}
+}
+
+// TestUnchangedCodeIsNotDeployed: an archive changes with what its function is made
+// of, and with nothing else; Terraform deploys a function when its archive changes.
+func TestUnchangedCodeIsNotDeployed(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for _, dir := range []string{"functions", "schemas", "shared"} {
+		if err := os.CopyFS(filepath.Join(root, dir), os.DirFS(filepath.Join("../..", dir))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(filepath.Join(root, "terraform"), flat{os.DirFS(terraform)}); err != nil { // its folders may hold providers
+		t.Fatal(err)
+	}
+	add := func(name, text string) {
+		t.Helper()
+		file, err := os.OpenFile(filepath.Join(root, name), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := file.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("go.mod", "module github.com/tidemark-data/tidemark\n")
+	add("go.sum", "")
+	before := archivesIn(t, filepath.Join(root, "terraform"))
+	tests := []struct {
+		file string
+		want []string // the functions that are deployed for it
+	}{
+		{"README.md", nil},
+		{"shared/extract/more_test.go", nil},
+		{"shared/extract/testdata/rows.txt", nil},
+		{"terraform/playbooks/failing.md", nil},
+		{"functions/local/main.go", nil},
+		{"functions/dedup/function.go", []string{"dedup"}},
+		{"functions/reverseetl/more.go", []string{"reverse-etl"}},
+		{"shared/telemetry/telemetry.go", []string{"dedup", "extract", "reverse-etl"}},
+		{"schemas/pipelines/more.yaml", []string{"dedup", "extract", "reverse-etl"}},
+		{"schemas/postgres/99999_more.sql", []string{"dedup", "extract", "reverse-etl"}},
+		{"go.sum", []string{"dedup", "extract", "reverse-etl"}},
+	}
+	for _, test := range tests {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, test.file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := "\n// more\n"
+		if filepath.Ext(test.file) == ".yaml" {
+			text = "pipeline: more\ndestination: {dataset: more}\n"
+		}
+		add(test.file, text)
+		after := archivesIn(t, filepath.Join(root, "terraform"))
+		var changed []string
+		for _, name := range slices.Sorted(maps.Keys(after)) {
+			if !maps.Equal(before[name], after[name]) {
+				changed = append(changed, name)
+			}
+		}
+		if diff := cmp.Diff(test.want, changed); diff != "" {
+			t.Errorf("%s is changed (-want +deployed):\n%s", test.file, diff)
+		}
+		before = after
+	}
+}
+
+// flat is a file system without its folders.
+type flat struct{ fs.FS }
+
+// ReadDir leaves out what is no file.
+func (f flat) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(f.FS, name)
+	return slices.DeleteFunc(entries, fs.DirEntry.IsDir), err
+}
+
+func archivesIn(t *testing.T, dir string) map[string]deployment.Archive {
+	t.Helper()
+	m, err := deployment.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := m.Evaluate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archives, err := v.Archives()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archives
 }
