@@ -49,7 +49,7 @@ func (w *Watermark) Begin(ctx context.Context, pool *pgxpool.Pool, position *Pos
 	r := &Read{w: w, conn: conn, previous: position}
 	if err := r.begin(ctx); err != nil {
 		r.Close(ctx)
-		return nil, fmt.Errorf("reading %s: %w", w.Table.Name, err)
+		return nil, fmt.Errorf("reading %s: %w", w.Table.Name, w.Table.Explain(ctx, pool, err, []catalog.Right{{Privilege: "SELECT"}}))
 	}
 	return r, nil
 }

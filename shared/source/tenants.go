@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/tick"
 )
@@ -39,6 +40,9 @@ func Tenants(ctx context.Context, pool *pgxpool.Pool, query string) ([]tick.Tena
 		}
 		return rows.Err()
 	})
+	if fault.SQLState(err) == "42501" { // insufficient_privilege
+		err = fault.Fix(err, "GRANT SELECT ON the tables that tenants.query reads TO "+catalog.Quote(pool.Config().ConnConfig.User))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("running tenants.query: %w", err)
 	}

@@ -149,10 +149,10 @@ func (s *Staging) appeared(ctx context.Context, from, to int64) (bool, error) {
 }
 
 func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, skip, strict bool, now *Applied) error {
-	if err := s.lock(ctx, tx, from, to, skip, now); err != nil {
-		return err
-	}
-	if len(s.values) > 0 {
+	if len(s.values) > 0 { // else there is nothing to update, and maybe no right to
+		if err := s.lock(ctx, tx, from, to, skip, now); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, s.updateSQL("s.n BETWEEN $1 AND $2"), from, to)
 		if err != nil {
 			return err

@@ -73,9 +73,25 @@ func Open(ctx context.Context, pool *Database, sync *pipeline.Sync, schema, unit
 		return nil, err
 	}
 	if err := s.create(ctx); err != nil {
-		return nil, errors.Join(err, s.Drop(ctx))
+		return nil, errors.Join(table.Explain(ctx, pool, err, s.rights()), s.Drop(ctx))
 	}
 	return s, nil
+}
+
+// rights are the least that writing the table takes: rows are found by the key and
+// compared by the other columns, and to lock them is to have the right to update.
+func (s *Staging) rights() []catalog.Right {
+	var out []catalog.Right
+	for _, c := range s.all() {
+		out = append(out, catalog.Right{Privilege: "SELECT", Column: c.column.Name})
+		if s.sync.Mode == pipeline.ModeUpsert {
+			out = append(out, catalog.Right{Privilege: "INSERT", Column: c.column.Name})
+		}
+	}
+	for _, c := range s.values {
+		out = append(out, catalog.Right{Privilege: "UPDATE", Column: c.column.Name})
+	}
+	return out
 }
 
 // checkKey refuses key columns that cannot name a row for certain. What an
