@@ -72,12 +72,9 @@ func (c *Client) dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxB
 		return fmt.Errorf("starting the job: %w", err)
 	}
 	done.Jobs = append(done.Jobs, job.ID())
-	status, err := job.Wait(ctx) // polls to the end: an answer in time is not an end
+	status, err := finish(ctx, job)
 	if err != nil {
-		return fmt.Errorf("waiting for job %s: %w", job.ID(), err)
-	}
-	if err := jobError(status); err != nil {
-		return fmt.Errorf("job %s: %w", job.ID(), err)
+		return err
 	}
 	done.Bytes += status.Statistics.TotalBytesProcessed
 	if details, ok := status.Statistics.Details.(*bigquery.QueryStatistics); ok {

@@ -44,11 +44,8 @@ func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[stri
 	if err != nil {
 		return nil, fmt.Errorf("starting the query: %w", err)
 	}
-	status, err := job.Wait(ctx)
+	status, err := finish(ctx, job)
 	if err != nil {
-		return nil, fmt.Errorf("waiting for the query: %w", err)
-	}
-	if err := jobError(status); err != nil {
 		return nil, fmt.Errorf("running the query: %w", err)
 	}
 	// Where the result is stands in the job once it has ended.
@@ -66,16 +63,6 @@ func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[stri
 	}
 	r := &Result{Job: job.ID(), Bytes: status.Statistics.TotalBytesProcessed}
 	return r, c.openRead(ctx, r, queried.Dst)
-}
-
-// jobError is why a job failed, classified, or nil.
-func jobError(status *bigquery.JobStatus) error {
-	err := status.Err()
-	var e *bigquery.Error
-	if errors.As(err, &e) {
-		return fault.Reason(e.Reason, err)
-	}
-	return err
 }
 
 // maxStreams bounds what a result is read in: each stream holds a buffer.

@@ -56,6 +56,35 @@ func TestCleanUpThatDoesNotEnd(t *testing.T) {
 	}
 }
 
+// TestCleanUpRefusedForItsRate: BigQuery fails a job that is one too many in ten
+// seconds, and says so at once. The message is to be delivered again; it must not
+// wait for its deadline.
+func TestCleanUpRefusedForItsRate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, itemsFile(""), itemsSQL, `INSERT INTO items SELECT n, 'item' FROM generate_series(1, 3) n`)
+	var err error
+	for range 60 {
+		w.exec(`UPDATE items SET name = 'changed', updated_at = clock_timestamp()`)
+		w.tick()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err = w.dedupIn(ctx, itemsFile(""), "")
+		waited := ctx.Err()
+		cancel()
+		if waited != nil {
+			t.Fatalf("it waited for its deadline: %v", err)
+		}
+		if err != nil {
+			break
+		}
+	}
+	if class, _ := fault.Classify(err); err == nil || class != fault.Transient {
+		t.Fatalf("got %v, want a transient error", err)
+	}
+	if got := w.value(`SELECT count(*) FROM tidemark.dirty_partitions`); got != "1" {
+		t.Errorf("%s partitions are to be cleaned, want 1", got)
+	}
+}
+
 // TestCleanUpTouchesWhatChanged has three months of a log and changes in one:
 // the DELETE is bounded to that partition, and none runs when nothing changed.
 func TestCleanUpTouchesWhatChanged(t *testing.T) {

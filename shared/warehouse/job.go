@@ -1,0 +1,55 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cloud.google.com/go/bigquery"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+)
+
+// The pauses between two looks at a job: short for the quick ones, and never long
+// beside what a slow one takes.
+const (
+	firstLook = 50 * time.Millisecond
+	lastLook  = 2 * time.Second
+)
+
+// finish looks at a job until it has ended, and returns what became of it; a job
+// that failed is an error of its reason's class. The client's own Wait takes the
+// reason of a failed job for that of a failed call, and asks after a job that was
+// refused for a rate limit until the context ends.
+func finish(ctx context.Context, job *bigquery.Job) (*bigquery.JobStatus, error) {
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		status, err := job.Status(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("waiting for job %s: %w", job.ID(), err)
+		}
+		if status.Done() {
+			return status, jobError(job, status)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, fmt.Errorf("waiting for job %s: %w", job.ID(), ctx.Err())
+		}
+	}
+}
+
+// jobError is why a job failed, classified, or nil.
+func jobError(job *bigquery.Job, status *bigquery.JobStatus) error {
+	err := status.Err()
+	if err == nil {
+		return nil
+	}
+	var e *bigquery.Error
+	if errors.As(err, &e) {
+		err = fault.Reason(e.Reason, err)
+	}
+	return fmt.Errorf("job %s: %w", job.ID(), err)
+}
