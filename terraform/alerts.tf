@@ -6,59 +6,47 @@ locals {
   # A metric of metrics.tf, as PromQL spells it.
   promql = { for name in keys(local.log_metrics) : name => "logging_googleapis_com:user_tidemark_${name}" }
 
-  alerts = merge(
-    {
-      failing = {
-        title    = "Tidemark: failing"
-        severity = "ERROR"
-        duration = 0
-        query    = <<-EOT
-          sum by (kind, pipeline, tenant, table) (increase(${local.promql.failed}{monitored_resource="cloud_run_revision",class="permanent"}[10m])) > 0
-          or
-          sum by (kind, pipeline, tenant, table) (increase(${local.promql.failed}{monitored_resource="cloud_run_revision",class="transient"}[1h])) > 5
-        EOT
-      }
-      stale = {
-        title    = "Tidemark: a table is stale"
-        severity = "ERROR"
-        duration = 0
-        query    = "sum by (pipeline, tenant, table) (increase(${local.promql.stale}{monitored_resource=\"cloud_run_revision\"}[10m])) > 0"
-      }
-      dead-letter = {
-        title    = "Tidemark: messages were given up"
-        severity = "ERROR"
-        duration = 0
-        query    = "max by (subscription_id) (pubsub_googleapis_com:subscription_num_undelivered_messages{monitored_resource=\"pubsub_subscription\",subscription_id=~\"${join("|", [for function in local.functions : "${function.topic}-dead-letter"])}\"}) > 0"
-      }
-      rejects = {
-        title    = "Tidemark: rows were rejected"
-        severity = "WARNING"
-        duration = 0
-        query    = "sum by (kind, pipeline, tenant, table) (increase(${local.promql.rejected}_sum{monitored_resource=\"cloud_run_revision\"}[1h])) > ${var.alerts.rejects}"
-      }
-      cost = {
-        title    = "Tidemark: BigQuery processes more than expected"
-        severity = "WARNING"
-        duration = 0
-        query    = "sum(increase(${local.promql.billed}_sum{monitored_resource=\"cloud_run_revision\"}[1d])) > ${var.alerts.billed_bytes}"
-      }
-    },
-    local.logical_decoding ? {
-      slot-lag = {
-        title    = "Tidemark: the write-ahead log is held back"
-        severity = "CRITICAL"
-        duration = 600
-        query    = "max by (database_id) (cloudsql_googleapis_com:database_disk_bytes_used_by_data_type{monitored_resource=\"cloudsql_database\",database_id=\"${local.database_project}:${local.instance_name}\",data_type=\"wal\"}) > ${var.alerts.slot_lag_bytes}"
-      }
-    } : {},
-  )
+  alerts = {
+    failing = {
+      title    = "Tidemark: failing"
+      severity = "ERROR"
+      query    = <<-EOT
+        sum by (kind, pipeline, tenant, table) (increase(${local.promql.failed}{monitored_resource="cloud_run_revision",class="permanent"}[10m])) > 0
+        or
+        sum by (kind, pipeline, tenant, table) (increase(${local.promql.failed}{monitored_resource="cloud_run_revision",class="transient"}[1h])) > 5
+      EOT
+    }
+    stale = {
+      title    = "Tidemark: a table is stale"
+      severity = "ERROR"
+      query    = "sum by (pipeline, tenant, table) (increase(${local.promql.stale}{monitored_resource=\"cloud_run_revision\"}[10m])) > 0"
+    }
+    dead-letter = {
+      title    = "Tidemark: messages were given up"
+      severity = "ERROR"
+      query    = "max by (subscription_id) (pubsub_googleapis_com:subscription_num_undelivered_messages{monitored_resource=\"pubsub_subscription\",subscription_id=~\"${join("|", [for function in local.functions : "${function.topic}-dead-letter"])}\"}) > 0"
+    }
+    rejects = {
+      title    = "Tidemark: rows were rejected"
+      severity = "WARNING"
+      query    = "sum by (kind, pipeline, tenant, table) (increase(${local.promql.rejected}_sum{monitored_resource=\"cloud_run_revision\"}[1h])) > ${var.alerts.rejects}"
+    }
+    cost = {
+      title    = "Tidemark: BigQuery processes more than expected"
+      severity = "WARNING"
+      query    = "sum(increase(${local.promql.billed}_sum{monitored_resource=\"cloud_run_revision\"}[1d])) > ${var.alerts.billed_bytes}"
+    }
+  }
 
-  # I9: silence is an alarm. A third of the silence is waited for after the rest
-  # has been seen, so that a new deployment has time for its first tick; Cloud
-  # Monitoring waits a day at most.
+  # I9: silence is an alarm after three ticks that did not come, and after ten minutes
+  # at least, as pipeline.Cadence.Overdue has it for tables; after two days at most.
+  # Part of the time is looked back on, 25 hours at most, and the rest waited for, 23
+  # hours at most; it is longer than a tick takes to come and to be served, so that a new
+  # deployment raises no alarm before its first one.
   silences = {
     for key, heartbeat in local.heartbeats : key => merge(heartbeat, {
-      duration = min(ceil(heartbeat.seconds / 180) * 60, 82800)
+      seconds = min(max(3 * heartbeat.gap, 600), 172800)
+      waited  = min(max(heartbeat.gap + 300, min(max(3 * heartbeat.gap, 600), 172800) - 90000), 82800)
     })
   }
 
@@ -79,7 +67,7 @@ resource "google_monitoring_alert_policy" "alert" {
     display_name = each.value.title
     condition_prometheus_query_language {
       query                     = trimspace(each.value.query)
-      duration                  = "${each.value.duration}s"
+      duration                  = "0s"
       evaluation_interval       = "60s"
       disable_metric_validation = true
     }
@@ -112,8 +100,8 @@ resource "google_monitoring_alert_policy" "silent" {
   conditions {
     display_name = "No success for ${each.value.seconds} s"
     condition_prometheus_query_language {
-      query                     = "absent_over_time(${local.promql.done}{monitored_resource=\"cloud_run_revision\",kind=\"${replace(each.value.function, "-", "_")}\",pipeline=\"${each.value.pipeline}\",cadence=\"${each.value.cadence}\"}[${each.value.seconds - each.value.duration}s])"
-      duration                  = "${each.value.duration}s"
+      query                     = "absent_over_time(${local.promql.done}{monitored_resource=\"cloud_run_revision\",kind=\"${replace(each.value.function, "-", "_")}\",pipeline=\"${each.value.pipeline}\",cadence=\"${each.value.cadence}\"}[${each.value.seconds - each.value.waited}s])"
+      duration                  = "${each.value.waited}s"
       evaluation_interval       = each.value.seconds > 3600 ? "300s" : "60s"
       disable_metric_validation = true
     }
@@ -129,5 +117,6 @@ resource "google_monitoring_alert_policy" "silent" {
     auto_close = "604800s"
   }
 
-  depends_on = [google_logging_metric.event]
+  # Last of all: what is not scheduled yet is not silent.
+  depends_on = [google_logging_metric.event, google_cloud_scheduler_job.tick]
 }

@@ -2,20 +2,28 @@
 # by the functions, from the source's catalogue.
 
 locals {
-  # Of a pipeline without tenants the dataset it names; of one with tenants the
-  # datasets of those that var.tenants lists.
-  datasets = merge(
-    {
-      for dataset, names in { for name, pipeline in local.pipelines : pipeline.destination.dataset => name... if !can(pipeline.tenants) } :
-      dataset => { pipeline = names[0], tenant = "" }
-    },
-    [
-      for name, pipeline in local.pipelines : {
-        for tenant, values in lookup(var.tenants, name, {}) :
-        join("", [for part in regexall("\\{[^}]*\\}|[^{]+", pipeline.tenants.dataset) : startswith(part, "{") ? values[trim(part, "{}")] : part]) => { pipeline = name, tenant = tenant }
-      } if can(pipeline.tenants)
-    ]...
-  )
+  # The datasets of pipelines without tenants, and of the tenants that var.tenants
+  # lists. A name that cannot be filled in is empty.
+  pipeline_datasets = [for name, pipeline in local.pipelines : { dataset = pipeline.destination.dataset, pipeline = name, tenant = "" } if !can(pipeline.tenants)]
+  tenant_datasets = flatten([
+    for name, pipeline in local.pipelines : [
+      for tenant, values in lookup(var.tenants, name, {}) : {
+        dataset = try(join("", [
+          for part in regexall("\\{[^}]*\\}|[^{]+", pipeline.tenants.dataset) : startswith(part, "{") ? values[trim(part, "{}")] : part
+        ]), "")
+        pipeline = name
+        tenant   = tenant
+      }
+    ] if can(pipeline.tenants)
+  ])
+  all_datasets = concat(local.pipeline_datasets, local.tenant_datasets)
+  datasets     = { for dataset, owners in { for d in local.all_datasets : d.dataset => d... if d.dataset != "" } : dataset => owners[0] }
+
+  # I8: a tenant's dataset is its own.
+  bad_tenants = [
+    for d in local.tenant_datasets : "${d.pipeline}/${d.tenant} (${d.dataset})"
+    if !can(regex("^[A-Za-z0-9_]{1,1000}$", d.dataset)) || length([for other in local.all_datasets : other if other.dataset == d.dataset]) > 1
+  ]
 
   dataset_roles = merge([
     for dataset, owner in local.datasets : {
@@ -29,6 +37,10 @@ locals {
     for name, pipeline in local.pipelines : name => split("{", pipeline.tenants.dataset)[0]
     if can(pipeline.tenants) && !contains(keys(var.tenants), name)
   }
+  boundless = [
+    for name, prefix in local.open_tenants : name
+    if prefix == "" || anytrue([for d in local.all_datasets : startswith(d.dataset, prefix)]) || anytrue([for other, p in local.open_tenants : startswith(p, prefix) if other != name])
+  ]
   open_tenant_roles = merge([
     for name, prefix in local.open_tenants : {
       for function, config in local.functions : "${name} ${function}" => { prefix = prefix, function = function, role = config.dataset_role }

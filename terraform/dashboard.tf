@@ -22,18 +22,20 @@ resource "google_monitoring_dashboard" "tidemark" {
     mosaicLayout = {
       columns = 48
       tiles = [
-        for i, chart in local.charts : {
-          xPos   = i % 3 * 16
-          yPos   = floor(i / 3) * 16
-          width  = 16
-          height = 16
-          widget = {
-            title = chart.title
-            xyChart = {
-              dataSets = [{ plotType = "LINE", timeSeriesQuery = { prometheusQuery = chart.query } }]
+        for i, chart in local.charts : merge(
+          i % 3 == 0 ? {} : { xPos = i % 3 * 16 }, # the API gives no zeros back
+          i < 3 ? {} : { yPos = floor(i / 3) * 16 },
+          {
+            width  = 16
+            height = 16
+            widget = {
+              title = chart.title
+              xyChart = {
+                dataSets = [{ plotType = "LINE", timeSeriesQuery = { prometheusQuery = chart.query } }]
+              }
             }
-          }
-        }
+          },
+        )
       ]
     }
   })

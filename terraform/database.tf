@@ -131,7 +131,6 @@ resource "google_sql_user" "deployer" {
 
 locals {
   grants = templatefile("${path.module}/grants.sql.tftpl", {
-    database    = var.database.name
     owner       = "tidemark" # controlplane.Owner
     users       = local.database_users
     tables      = local.database_tables

@@ -20,21 +20,22 @@ locals {
   }
 
   # Every spelling of a cadence, with what Cloud Scheduler needs of it. An
-  # interval has seconds, a cron expression has a zone; what is neither has null.
+  # interval has seconds, a cron expression has fields; what is neither has none.
   cadences = {
     for text in distinct(flatten([for functions in local.declared_cadences : values(functions)])) : text => {
+      words = regexall("\\S+", text)
       seconds = can(regex("^([0-9]+[hms])+$", text)) ? sum([
         for part in regexall("([0-9]+)([hms])", text) : tonumber(part[0]) * { h = 3600, m = 60, s = 1 }[part[1]]
       ]) : null
-      cron = try(regex("^(?:CRON_TZ=\\S+\\s+)?(\\S+(?:\\s+\\S+){4})$", trimspace(text))[0], null)
-      zone = try(regex("^CRON_TZ=(\\S+)\\s", trimspace(text))[0], "Etc/UTC")
+      fields = try(regexall("[^ ]+", regex("^(?:CRON_TZ=\\S+ )?([0-9A-Za-z*/,-]+(?: [0-9A-Za-z*/,-]+){4})$", join(" ", regexall("\\S+", text)))[0]), null)
+      zone   = try(regex("^\\s*CRON_TZ=(\\S+)\\s", text)[0], "Etc/UTC")
     }
   }
 
   # How the functions spell a cadence, whichever way the file does: the message
   # of a schedule has to match. pipeline.ParseCadence is the same rule in Go.
   canonical_cadence = {
-    for text, cadence in local.cadences : text => cadence.seconds == null ? join(" ", compact(split(" ", text))) : join("", [
+    for text, cadence in local.cadences : text => cadence.seconds == null ? join(" ", cadence.words) : join("", [
       floor(cadence.seconds / 3600) > 0 ? "${floor(cadence.seconds / 3600)}h" : "",
       floor(cadence.seconds % 3600 / 60) > 0 ? "${floor(cadence.seconds % 3600 / 60)}m" : "",
       cadence.seconds % 60 > 0 ? "${cadence.seconds % 60}s" : "",
@@ -43,12 +44,25 @@ locals {
 
   unschedulable = [
     for text, cadence in local.cadences : text
-    if cadence.seconds == null ? cadence.cron == null : cadence.seconds % 60 != 0 || cadence.seconds == 0
+    if cadence.seconds == null ? cadence.fields == null : cadence.seconds % 60 != 0 || cadence.seconds == 0 || cadence.seconds > 86400
   ]
 
-  # One entry per function, pipeline and cadence: what has to succeed, and how
-  # long it may be silent: three intervals, and ten minutes at least (I9). Of a
-  # cron expression the field that restricts it most tells how far apart it fires.
+  # The longest time between two ticks of a cadence, in seconds; null where it is
+  # more than a day. A cron expression of every hour has an hour, one of some hours
+  # of every day a day, and any other more.
+  gaps = {
+    for text, cadence in local.cadences : text => (
+      cadence.seconds != null ? cadence.seconds :
+      cadence.fields == null ? null :
+      join(" ", slice(cadence.fields, 2, 5)) != "* * *" ? null :
+      cadence.fields[1] == "*" ? 3600 : 86400
+    )
+  }
+
+  # What has to succeed, and how often: one entry per function, pipeline and cadence
+  # of a day at most (I9). Rarer ones Cloud Monitoring cannot miss, since it looks
+  # back 25 hours in metrics made of logs; of their tables the functions themselves say
+  # that they are stale.
   heartbeats = merge(flatten([
     for pipeline, functions in local.declared_cadences : [
       for function, texts in functions : {
@@ -56,21 +70,11 @@ locals {
           function = function
           pipeline = pipeline
           cadence  = local.canonical_cadence[text]
-          seconds  = local.cadences[text].seconds != null ? max(3 * local.cadences[text].seconds, 600) : local.cron_silence[text]
-        }
+          gap      = local.gaps[text]
+        } if local.gaps[text] != null
       } if length(texts) > 0
     ]
   ])...)
-
-  cron_silence = {
-    for text, cadence in local.cadences : text => (
-      cadence.cron == null ? 0 :
-      split(" ", local.cron_fields[text])[2] != "*" || split(" ", local.cron_fields[text])[3] != "*" ? 35 * 86400 : # logs-based metrics end after six weeks
-      split(" ", local.cron_fields[text])[4] != "*" ? 21 * 86400 :
-      split(" ", local.cron_fields[text])[1] != "*" ? 3 * 86400 : 3 * 3600
-    )
-  }
-  cron_fields = { for text, cadence in local.cadences : text => cadence.cron == null ? "" : join(" ", compact(split(" ", cadence.cron))) }
 
   # What the database users need to read and write.
   database_tables = distinct(flatten([
@@ -100,7 +104,15 @@ resource "terraform_data" "pipelines" {
     }
     precondition {
       condition     = length(local.unschedulable) == 0
-      error_message = "Cloud Scheduler cannot keep these cadences: ${join(", ", local.unschedulable)}. Write whole minutes (1m, 90m, 24h) or a cron expression of five fields (\"0 6 * * *\", \"CRON_TZ=Europe/Berlin 0 6 * * *\")."
+      error_message = "Cloud Scheduler cannot keep these cadences: ${join(", ", local.unschedulable)}. Write whole minutes up to a day (1m, 90m, 24h) or a cron expression of five fields (\"0 6 * * 1\", \"CRON_TZ=Europe/Berlin 0 6 * * *\")."
+    }
+    precondition {
+      condition     = length(local.bad_tenants) == 0
+      error_message = "These tenants have no dataset of their own: ${join(", ", local.bad_tenants)}. Give each the columns that tenants.dataset names, with values of letters, digits and underscores that no other tenant or pipeline has."
+    }
+    precondition {
+      condition     = length(local.boundless) == 0
+      error_message = "The tenants of ${join(", ", local.boundless)} are found at run time, and their datasets' names begin like those of others: the functions would get rights on datasets that are not the tenants'. Have tenants.dataset begin with letters that no other dataset begins with, or list the tenants in the variable tenants."
     }
     precondition {
       condition     = length(setsubtract(keys(var.tenants), [for name, pipeline in local.pipelines : name if can(pipeline.tenants)])) == 0

@@ -21,7 +21,7 @@ locals {
   minutes = { for text, cadence in local.cadences : text => cadence.seconds == null ? 0 : max(1, floor(cadence.seconds / 60)) }
   crontab = {
     for text, minutes in local.minutes : text => (
-      local.cadences[text].seconds == null ? local.cron_fields[text] :
+      local.cadences[text].seconds == null ? try(join(" ", local.cadences[text].fields), "") :
       minutes == 1 ? "* * * * *" :
       minutes < 60 && 60 % minutes == 0 ? "*/${minutes} * * * *" :
       minutes == 60 ? "0 * * * *" :

@@ -3,14 +3,12 @@ variable "alerts" {
     Where alerts go and when they fire. channels: notification channels
     (projects/<project>/notificationChannels/<id>). rejects: rows of one table
     rejected in an hour. billed_bytes: bytes that the functions' BigQuery jobs
-    process in a day, default 1 TiB. slot_lag_bytes: write-ahead log that a
-    replication slot holds back.
+    process in a day, default 1 TiB.
   EOT
   type = object({
-    channels       = optional(list(string), [])
-    rejects        = optional(number, 0)
-    billed_bytes   = optional(number, 1099511627776)
-    slot_lag_bytes = optional(number, 10737418240)
+    channels     = optional(list(string), [])
+    rejects      = optional(number, 0)
+    billed_bytes = optional(number, 1099511627776)
   })
   default  = {}
   nullable = false
@@ -20,8 +18,8 @@ variable "alerts" {
     error_message = "alerts.channels: write the full names, projects/<project>/notificationChannels/<id>."
   }
   validation {
-    condition     = var.alerts.rejects >= 0 && var.alerts.billed_bytes > 0 && var.alerts.slot_lag_bytes > 0
-    error_message = "alerts: rejects is 0 or more, billed_bytes and slot_lag_bytes are more than 0."
+    condition     = var.alerts.rejects >= 0 && var.alerts.billed_bytes > 0
+    error_message = "alerts: rejects is 0 or more, billed_bytes is more than 0."
   }
 }
 

@@ -8,7 +8,7 @@ terraform {
     }
     google = {
       source  = "hashicorp/google"
-      version = ">= 7.40.0, < 8.0.0"
+      version = ">= 7.44.0, < 8.0.0"
     }
     time = {
       source  = "hashicorp/time"

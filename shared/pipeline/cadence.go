@@ -108,7 +108,8 @@ func (c Cadence) Next(t time.Time) time.Time {
 
 // When silence is an alarm (I9): once SilentTicks ticks have come since the last
 // success, and no sooner than MinSilence after it, since a tick may wait that long
-// in Pub/Sub before it is served. Terraform's alerts on absence follow the same rule.
+// in Pub/Sub before it is served. Terraform's alerts on absence follow the same rule
+// for intervals of up to 16 hours.
 const (
 	SilentTicks = 3
 	MinSilence  = 10 * time.Minute

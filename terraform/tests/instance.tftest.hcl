@@ -127,8 +127,8 @@ run "write_ahead_log" {
   }
 
   assert {
-    condition     = { for flag in google_sql_database_instance.source[0].settings[0].database_flags : flag.name => flag.value } == { "cloudsql.iam_authentication" = "on", "cloudsql.logical_decoding" = "on" } && contains(keys(google_monitoring_alert_policy.alert), "slot-lag")
-    error_message = "A pipeline reads the write-ahead log, and the instance does not keep it, or nobody would hear of a slot that holds it back."
+    condition     = { for flag in google_sql_database_instance.source[0].settings[0].database_flags : flag.name => flag.value } == { "cloudsql.iam_authentication" = "on", "cloudsql.logical_decoding" = "on" }
+    error_message = "A pipeline reads the write-ahead log, and the instance does not keep it."
   }
 }
 
@@ -144,4 +144,24 @@ run "existing_instance" {
     condition     = length(google_sql_database_instance.source) == 0 && length(google_sql_database.source) == 0 && length(google_sql_user.deployer) == 0 && google_sql_provision_script.grants[0].project == "other-project"
     error_message = "An instance that exists is made again, or the grants are run elsewhere."
   }
+}
+
+run "tenants_without_a_dataset_of_their_own" {
+  command = plan
+
+  variables {
+    tenants = { crm = { "1" = { slug = "acme" }, "2" = { slug = "acme" }, "3" = { name = "initech" } } }
+  }
+
+  expect_failures = [terraform_data.pipelines]
+}
+
+run "tenants_found_at_run_time_among_other_datasets" {
+  command = plan
+
+  variables {
+    pipelines_dir = "tests/pipelines/boundless"
+  }
+
+  expect_failures = [terraform_data.pipelines]
 }

@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -161,6 +160,7 @@ func TestTelemetry(t *testing.T) {
 	if n := number(t, s, "SELECT COUNT(*) FROM mixed.items"); n != 10 {
 		t.Errorf("beside a table that failed %d rows arrived, want 10 (I7)", n)
 	}
+	counted(t, readFile(t, log))
 	text := string(readFile(t, log))
 	for _, never := range []string{logSecret, rowValue} {
 		if strings.Contains(text, never) {
@@ -290,17 +290,13 @@ func readFile(t *testing.T, path string) []byte {
 // another stream than ours.
 func readLog(t *testing.T, path string) []logLine {
 	t.Helper()
+	lines, err := json.Marshal(jsonLines(t, readFile(t, path)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out []logLine
-	for line := range bytes.Lines(readFile(t, path)) {
-		from := bytes.Index(line, []byte(`{"time":`))
-		if from < 0 || !bytes.HasSuffix(line, []byte("\n")) {
-			continue
-		}
-		var l logLine
-		if err := json.Unmarshal(line[from:], &l); err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		out = append(out, l)
+	if err := json.Unmarshal(lines, &out); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }

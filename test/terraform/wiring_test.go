@@ -259,7 +259,6 @@ func TestPlaybooks(t *testing.T) {
 		found[strings.TrimSuffix(filepath.Base(file), ".md")] = true
 	}
 	alerts := local[map[string]any](t, evaluate(t, base("")), "alerts")
-	alerts["slot-lag"] = nil // only where a pipeline reads the write-ahead log
 	for name := range alerts {
 		if !found[name] {
 			t.Errorf("the alert %s has no playbook", name)

@@ -63,6 +63,7 @@ resource "google_project_service" "network" {
 resource "google_compute_network" "vpc" {
   name                    = "shop"
   auto_create_subnetworks = false
+  deletion_policy         = "ABANDON" # a destroy leaves the instance, and so its network
 
   depends_on = [google_project_service.network]
 }
@@ -81,6 +82,8 @@ resource "google_compute_global_address" "sql" {
   purpose       = "VPC_PEERING"
   address_type  = "INTERNAL"
   prefix_length = 20
+
+  deletion_policy = "ABANDON"
 }
 
 resource "google_service_networking_connection" "sql" {
@@ -127,7 +130,7 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 7.40.0, < 8.0.0"
+      version = ">= 7.44.0, < 8.0.0"
     }
   }
 }

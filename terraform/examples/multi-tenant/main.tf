@@ -65,7 +65,7 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 7.40.0, < 8.0.0"
+      version = ">= 7.44.0, < 8.0.0"
     }
   }
 }
