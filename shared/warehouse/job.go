@@ -41,7 +41,9 @@ func finish(ctx context.Context, job *bigquery.Job) (*bigquery.JobStatus, error)
 	}
 }
 
-// jobError is why a job failed, classified, or nil.
+// jobError is why a job failed, classified, or nil. What BigQuery says of a query
+// that failed on data has the data in it, which belongs into no log: it stays in the
+// job.
 func jobError(job *bigquery.Job, status *bigquery.JobStatus) error {
 	err := status.Err()
 	if err == nil {
@@ -49,6 +51,9 @@ func jobError(job *bigquery.Job, status *bigquery.JobStatus) error {
 	}
 	var e *bigquery.Error
 	if errors.As(err, &e) {
+		if e.Reason == "invalidQuery" || e.Reason == "invalid" {
+			return fault.Fix(fmt.Errorf("job %s failed on its data (%s)", job.ID(), e.Reason), "read the job's error with bq show -j "+job.ID()+", and correct the query or the data")
+		}
 		err = fault.Reason(e.Reason, err)
 	}
 	return fmt.Errorf("job %s: %w", job.ID(), err)

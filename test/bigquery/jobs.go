@@ -236,7 +236,7 @@ func (s *Server) plan(ctx context.Context, j *job, p *prepared, dry bool) error 
 	}
 	if dry {
 		s.obs.record(Statement{
-			SQL: j.request.sql, Kind: p.kind, Analyzed: p.analyzed, Err: errorText(err), Reason: errorReason(err), BytesProcessed: j.bytes, DryRun: true,
+			SQL: j.request.sql, Kind: p.kind, Analyzed: p.analyzed, Err: errorText(err), BytesProcessed: j.bytes, DryRun: true,
 		})
 	}
 	return err
@@ -286,7 +286,7 @@ func (s *Server) runJob(ctx context.Context, j *job) {
 		err = &apiError{reasonCode("stopped"), "stopped", "Job execution was cancelled: " + context.Cause(ctx).Error()}
 	}
 	s.obs.record(Statement{
-		SQL: j.request.sql, JobID: j.key.id, Kind: p.kind, Analyzed: p.analyzed, Err: errorText(err), Reason: errorReason(err),
+		SQL: j.request.sql, JobID: j.key.id, Kind: p.kind, Analyzed: p.analyzed, Err: errorText(err),
 		BytesProcessed: j.bytes, RowsAffected: out.affected, Partitions: out.partitions,
 	})
 	j.mu.Lock()

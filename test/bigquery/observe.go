@@ -41,9 +41,8 @@ type Statement struct {
 	Kind string
 	// Analyzed is true where Google's analyzer judged the statement.
 	Analyzed bool
-	// Err is the text of the error it was answered with, empty for none, and
-	// Reason is BigQuery's name for it (invalidQuery, rateLimitExceeded).
-	Err, Reason string
+	// Err is the text of the error it was answered with, empty for none.
+	Err string
 	// BytesProcessed is the estimate of the dry run, in bytes.
 	BytesProcessed int64
 	// RowsAffected is the number of rows that DML changed.

@@ -434,10 +434,3 @@ func errorText(err error) string {
 	}
 	return err.Error()
 }
-
-func errorReason(err error) string {
-	if e, ok := errors.AsType[*apiError](err); ok {
-		return e.reason
-	}
-	return ""
-}

@@ -561,7 +561,7 @@ func (s *Server) defineView(ctx context.Context, t *table, meta *bq.Table) error
 	case p.levels >= maxViewLevels:
 		err = errInvalidQuery("Exceeded the maximum nesting of views at %s: %d levels", t.id, maxViewLevels)
 	}
-	s.obs.record(Statement{SQL: v.Query, Kind: "CREATE_VIEW", Analyzed: p.analyzed, Err: errorText(err), Reason: errorReason(err)})
+	s.obs.record(Statement{SQL: v.Query, Kind: "CREATE_VIEW", Analyzed: p.analyzed, Err: errorText(err)})
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ func TestCleanUpThatDoesNotEnd(t *testing.T) {
 func TestCleanUpRefusedForItsRate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, itemsFile(""), itemsSQL, `INSERT INTO items SELECT n, 'item' FROM generate_series(1, 3) n`)
+	w.provoked = []string{"Exceeded rate limits"}
 	var err error
 	for range 60 {
 		w.exec(`UPDATE items SET name = 'changed', updated_at = clock_timestamp()`)

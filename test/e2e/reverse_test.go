@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,6 +137,26 @@ func TestReverseFailureKeepsRejects(t *testing.T) {
 	}
 	if got := w.value(`SELECT count(*) FROM tidemark.rejects`); got != "1" {
 		t.Errorf("%s rejects are kept, want 1", got)
+	}
+}
+
+// TestReverseQueryFailsOnData: BigQuery's error has the row's value in it, which belongs
+// into no log; what is told is the job that has it.
+func TestReverseQueryFailsOnData(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, reverseFile("update", "SELECT id, CAST(name AS NUMERIC) AS score FROM `{dataset}.contacts`", "score: score", ""), contactsSQL)
+	w.provoked = []string{"Invalid Input Error: Could not cast"}
+	w.tick()
+	err := w.reverse("")
+	class, remedy := fault.Classify(err)
+	if err == nil || class != fault.Permanent || !strings.Contains(remedy, "bq show -j ") {
+		t.Fatalf("got %v with the remedy %q", err, remedy)
+	}
+	if strings.Contains(err.Error(), "contact ") {
+		t.Errorf("the error has a row's value: %v", err)
+	}
+	if got := w.value(`SELECT outcome || ' ' || rows_written FROM tidemark.runs WHERE kind = 'reverse_etl'`); got != "failed 0" {
+		t.Errorf("recorded as %s", got)
 	}
 }
 
