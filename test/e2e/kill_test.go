@@ -88,21 +88,28 @@ const byHand = `every: "0 0 29 2 *"`
 
 func startStack(t *testing.T, file, sql string) *stack.Stack {
 	t.Helper()
-	pipelines := t.TempDir()
-	if err := os.WriteFile(filepath.Join(pipelines, "test.yaml"), []byte(file), 0o600); err != nil {
-		t.Fatal(err)
+	return startWith(t, stack.Options{}, map[string]string{"test": file}, sql)
+}
+
+// startWith starts a stack with options of the test's own, pipeline files by name and
+// the SQL of the application; it ends with the test.
+func startWith(t *testing.T, options stack.Options, files map[string]string, sql string) *stack.Stack {
+	t.Helper()
+	options.Pipelines, options.Functions = t.TempDir(), functions(t)
+	for name, file := range files {
+		if err := os.WriteFile(filepath.Join(options.Pipelines, name+".yaml"), []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	s, err := stack.Start(t.Context(), stack.Options{
-		Pipelines: pipelines, Functions: functions(t),
-		Prepare: func(ctx context.Context, url string) error {
-			conn, err := pgx.Connect(ctx, url)
-			if err != nil {
-				return err
-			}
-			_, err = conn.Exec(ctx, sql)
-			return errors.Join(err, conn.Close(ctx))
-		},
-	})
+	options.Prepare = func(ctx context.Context, url string) error {
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			return err
+		}
+		_, err = conn.Exec(ctx, sql)
+		return errors.Join(err, conn.Close(ctx))
+	}
+	s, err := stack.Start(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,36 +244,12 @@ func (l logLine) String() string {
 // startLogged starts a stack with several pipelines, and a file that gets its log.
 func startLogged(t *testing.T, pipelines map[string]string, sql string) (*stack.Stack, string) {
 	t.Helper()
-	folder := t.TempDir()
-	for name, text := range pipelines {
-		if err := os.WriteFile(filepath.Join(folder, name+".yaml"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { must(t, log.Close()) })
-	s, err := stack.Start(t.Context(), stack.Options{
-		Pipelines: folder, Functions: functions(t), Log: log, Postgres: postgres.Options{Password: logSecret},
-		Prepare: func(ctx context.Context, url string) error {
-			conn, err := pgx.Connect(ctx, url)
-			if err != nil {
-				return err
-			}
-			_, err = conn.Exec(ctx, sql)
-			return errors.Join(err, conn.Close(ctx))
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		analyzed(t, s.BigQuery())
-		must(t, s.Stop())
-	})
-	return s, log.Name()
+	return startWith(t, stack.Options{Log: log, Postgres: postgres.Options{Password: logSecret}}, pipelines, sql), log.Name()
 }
 
 func readFile(t *testing.T, path string) []byte {
