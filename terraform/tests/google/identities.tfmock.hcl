@@ -10,3 +10,24 @@ mock_resource "google_sql_database_instance" {
     connection_name = "test-project:europe-west1:pg"
   }
 }
+
+mock_resource "google_service_account" {
+  defaults = {
+    email  = "tidemark@test-project.iam.gserviceaccount.com"
+    member = "serviceAccount:tidemark@test-project.iam.gserviceaccount.com"
+    name   = "projects/test-project/serviceAccounts/tidemark@test-project.iam.gserviceaccount.com"
+    id     = "projects/test-project/serviceAccounts/tidemark@test-project.iam.gserviceaccount.com"
+  }
+}
+
+mock_resource "google_project_iam_custom_role" {
+  defaults = {
+    name = "projects/test-project/roles/tidemarkCreateDatasets"
+  }
+}
+
+mock_resource "google_cloudfunctions2_function" {
+  defaults = {
+    service_config = { uri = "https://function.example" }
+  }
+}
