@@ -171,3 +171,28 @@ func TestEmbeddedFiles(t *testing.T) {
 		t.Errorf("embedded migrations: %v, %v", migrations, err)
 	}
 }
+
+// TestMigrationsThatWait: an index made CONCURRENTLY waits for older transactions, longer
+// than migrations wait for locks, and one whose wait was cut short stays behind invalid.
+func TestMigrationsThatWait(t *testing.T) {
+	t.Parallel()
+	files, err := fs.Glob(schemas.ControlPlane(), "*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no migrations: %v", err)
+	}
+	for _, name := range files {
+		text, err := fs.ReadFile(schemas.ControlPlane(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		up, _, _ := strings.Cut(string(text), "-- +goose Down")
+		if !strings.Contains(up, "CREATE INDEX CONCURRENTLY") && !strings.Contains(up, "CREATE UNIQUE INDEX CONCURRENTLY") {
+			continue
+		}
+		for _, need := range []string{"-- +goose NO TRANSACTION", "SET lock_timeout = 0", "DROP INDEX CONCURRENTLY IF EXISTS"} {
+			if !strings.Contains(up, need) {
+				t.Errorf("%s makes an index CONCURRENTLY without %q; see controlplane.Open", name, need)
+			}
+		}
+	}
+}

@@ -131,7 +131,7 @@ resource "google_sql_user" "deployer" {
 
 locals {
   grants = templatefile("${path.module}/grants.sql.tftpl", {
-    owner       = "tidemark" # controlplane.Owner
+    owner       = substr("tidemark_${var.database.name}", 0, 63) # roles are the whole server's
     users       = local.database_users
     tables      = local.database_tables
     extra_reads = var.database.grants.reads

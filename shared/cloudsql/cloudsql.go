@@ -29,9 +29,9 @@ type Config struct {
 	User     string // DB_USER: an IAM principal without .gserviceaccount.com
 	Name     string // DB_NAME
 
-	// Role is what the connections act as, if it exists and the user is a member
-	// of it: several users then own what any of them creates.
-	Role string
+	// OwnerOf is a schema as whose owner the connections act, where it exists and the
+	// user may: what any of several users creates there is then all of theirs.
+	OwnerOf string
 
 	// Connector is added to the options of production: another endpoint of the
 	// Admin API, another source of tokens.
@@ -81,8 +81,8 @@ func Open(ctx context.Context, c Config, connections int32) (*Pool, func(), erro
 	} {
 		config.ConnConfig.RuntimeParams[name] = value
 	}
-	if c.Role != "" {
-		config.AfterConnect = actAs(c.Role)
+	if c.OwnerOf != "" {
+		config.AfterConnect = actAsOwner(c.OwnerOf)
 	}
 	closeDialer := func() {}
 	if c.URL == "" {
@@ -157,13 +157,16 @@ func ipType(name string) (cloudsqlconn.DialOption, error) {
 	return nil, fault.Fix(fmt.Errorf("there is no IP type %q", name), "set CLOUD_SQL_IP_TYPE to one of "+strings.Join(IPTypes(), ", "))
 }
 
-// actAs has a new connection take a role, where the user may: SET ROLE would be
-// an error in a database that has no such role.
-func actAs(role string) func(context.Context, *pgx.Conn) error {
+// actAsOwner has a new connection take the role that owns a schema, where the user
+// may: since Postgres 16 a member of a role may be forbidden to. SET ROLE would be an
+// error where there is no such role.
+func actAsOwner(schema string) func(context.Context, *pgx.Conn) error {
 	return func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, `SELECT set_config('role', rolname, false) FROM pg_roles WHERE rolname = $1 AND pg_has_role(oid, 'MEMBER')`, role)
+		_, err := conn.Exec(ctx, `
+			SELECT set_config('role', pg_get_userbyid(nspowner), false) FROM pg_namespace
+			 WHERE nspname = $1 AND pg_has_role(nspowner, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)`, schema)
 		if err != nil {
-			return fmt.Errorf("taking the role %s: %w", role, err)
+			return fmt.Errorf("acting as the owner of the schema %s: %w", schema, err)
 		}
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
@@ -93,22 +95,34 @@ func (s *Store) RecordRun(ctx context.Context, r Run) error {
 }
 
 // RecordRejects keeps the rows a reverse sync could not write, in place of those
-// of its runs before: every run finds all of them anew.
-func (s *Store) RecordRejects(ctx context.Context, unit Unit, run int64, rejects []Reject) error {
-	tx, err := s.pool.Begin(ctx)
+// of its runs before: every run finds all of them anew. It returns how many were not
+// there before.
+func (s *Store) RecordRejects(ctx context.Context, unit Unit, run int64, rejects []Reject) (fresh int64, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			DELETE FROM tidemark.rejects WHERE kind = 'reverse_etl' AND pipeline = $1 AND tenant = $2 AND name = $3
+			RETURNING column_name, reason, coalesce(row::text, '')`, unit.Pipeline, unit.Tenant, unit.Table)
+		if err != nil {
+			return err
+		}
+		type told struct{ column, reason, row string }
+		before := map[told]bool{}
+		var r told
+		if _, err := pgx.ForEachRow(rows, []any{&r.column, &r.reason, &r.row}, func() error {
+			before[r] = true
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, r := range rejects {
+			if !before[told{r.Column, r.Reason, string(r.Row)}] {
+				fresh++
+			}
+		}
+		return insertRejects(ctx, tx, "reverse_etl", unit, run, 0, rejects)
+	})
 	if err != nil {
-		return fmt.Errorf("recording rejects: %w", err)
+		return 0, fmt.Errorf("recording rejects: %w", err)
 	}
-	defer func() { _ = tx.Rollback(ctx) }()
-	if _, err := tx.Exec(ctx, `DELETE FROM tidemark.rejects WHERE kind = 'reverse_etl' AND pipeline = $1 AND tenant = $2 AND name = $3`,
-		unit.Pipeline, unit.Tenant, unit.Table); err != nil {
-		return fmt.Errorf("recording rejects: %w", err)
-	}
-	if err := insertRejects(ctx, tx, "reverse_etl", unit, run, 0, rejects); err != nil {
-		return fmt.Errorf("recording rejects: %w", err)
-	}
-	if err := tx.Commit(ctx); err != nil {
-		return fmt.Errorf("recording rejects: %w", err)
-	}
-	return nil
+	return fresh, nil
 }

@@ -59,12 +59,15 @@ func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 }
 
 // Succeeded returns when each table of a pipeline and tenant was last found or
-// brought up to date, and what the time is now, both by the database's clock. A
-// table that never was is left out.
+// brought up to date, or, of one that never was, when its first run began; and what
+// the time is now, all by the database's clock. One without any run is left out.
 func (s *Store) Succeeded(ctx context.Context, pipeline, tenant string) (at map[string]time.Time, now time.Time, err error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT table_name, succeeded_at, clock_timestamp() FROM tidemark.sync_state
-		 WHERE pipeline = $1 AND tenant = $2 AND succeeded_at IS NOT NULL`, pipeline, tenant)
+		SELECT table_name, at, clock_timestamp() FROM (
+			SELECT table_name, coalesce(succeeded_at, (SELECT min(started_at) FROM tidemark.runs r
+			        WHERE r.kind = 'extract' AND r.pipeline = s.pipeline AND r.tenant = s.tenant AND r.name = s.table_name)) AS at
+			  FROM tidemark.sync_state s WHERE pipeline = $1 AND tenant = $2) t
+		 WHERE at IS NOT NULL`, pipeline, tenant)
 	if err != nil {
 		return nil, now, fmt.Errorf("reading when the tables of %s last succeeded: %w", pipeline, err)
 	}

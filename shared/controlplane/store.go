@@ -30,10 +30,10 @@ type Store struct {
 	pool *pgxpool.Pool
 }
 
-// Owner is the Postgres role that owns the control plane where several users
-// share it: each is a member, so that what the first of them creates the others
-// can use and migrate. Without that role the user who came first owns it.
-const Owner = "tidemark"
+// Schema is where the control plane lives. Where several users share it, a role of
+// which each is a member owns it, and they act as that role; otherwise the user who
+// came first does.
+const Schema = "tidemark"
 
 // Open brings the control-plane schema up to date, under a lock, and returns the
 // store. It needs CREATE on the database where the schema does not exist, and else
@@ -46,8 +46,10 @@ const Owner = "tidemark"
 //     default. What a release still uses is neither renamed, retyped, constrained
 //     nor dropped; it is dropped by a later one, when no release that uses it runs.
 //   - Their numbers only grow. One that was released is never changed.
-//   - Each is short and locks one table, for which it waits a few seconds at most;
-//     a large index is made CONCURRENTLY, in a migration without a transaction.
+//   - Each is short and locks one table, for which it waits a few seconds at most.
+//     An index on a large table is made CONCURRENTLY, in a migration without a
+//     transaction that first drops what an attempt before may have left of it, and
+//     that waits for as long as it takes: SET lock_timeout = 0.
 //
 // The JSON in cursor, pending and detail follows the same rule: a version ignores
 // the fields it does not know and does not keep them, so the absence of a field has
@@ -152,7 +154,9 @@ func explained(err error, owner string, config *pgx.ConnConfig) error {
 	case code == "42501" && errors.As(err, &connecting): // insufficient_privilege
 		return fault.Fix(err, fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s", database, user))
 	case code == "42501" && owner == "":
-		return fault.Fix(err, fmt.Sprintf("CREATE ROLE %[1]s; GRANT %[1]s TO %[2]s; CREATE SCHEMA tidemark AUTHORIZATION %[1]s; or, for one user alone, GRANT CREATE ON DATABASE %[3]s TO %[2]s", Owner, user, database))
+		return fault.Fix(err, fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s; or, for several users, CREATE SCHEMA tidemark AUTHORIZATION a role that all are members of", database, user))
+	case code == "42501" && owner == config.User:
+		return fault.Fix(err, "look for what in the schema tidemark does not belong to its owner, and ALTER .. OWNER TO "+user)
 	case code == "42501":
 		return fault.Fix(err, fmt.Sprintf("GRANT %s TO %s", pgx.Identifier{owner}.Sanitize(), user))
 	case code == "55P03": // lock_not_available

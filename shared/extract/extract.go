@@ -79,21 +79,20 @@ func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 		})
 	}
 	_ = group.Wait()
-	if err := r.tellStale(ctx, u); err != nil {
-		errs = append(errs, err)
-	}
+	r.tellStale(ctx, u)
 	return errs
 }
 
 // tellStale logs the tables of the unit that have gone without success for too long,
 // whether they were due or not: of one whose own ticks fail to come, those of the
-// others tell (I9). One that never succeeded is told by its failures.
-func (r *Runner) tellStale(ctx context.Context, u tick.Unit) error {
+// others tell (I9). One that never succeeded counts from its first run.
+func (r *Runner) tellStale(ctx context.Context, u tick.Unit) {
 	ctx, cancel := controlplane.Ending(ctx)
 	defer cancel()
 	succeeded, now, err := r.Control.Succeeded(ctx, u.Pipeline.Name, u.Tenant.ID)
 	if err != nil {
-		return err
+		slog.WarnContext(ctx, "looking for stale tables", "error", err)
+		return
 	}
 	for _, t := range u.Pipeline.Tables {
 		if since, ok := succeeded[t.Name]; ok && t.Every.Overdue(since, now) {
@@ -101,7 +100,6 @@ func (r *Runner) tellStale(ctx context.Context, u tick.Unit) error {
 			telemetry.Emit(ctx, telemetry.Stale, slog.Time("since", since.UTC()), slog.String("every", string(t.Every)))
 		}
 	}
-	return nil
 }
 
 // table brings one table up to date under its lease, and records how it went.

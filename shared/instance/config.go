@@ -45,7 +45,7 @@ func Load(getenv func(string) string) (Config, error) {
 	if url := getenv("CONTROL_DATABASE_URL"); url != "" {
 		c.Control = cloudsql.Config{URL: url}
 	}
-	c.Control.Role = controlplane.Owner
+	c.Control.OwnerOf = controlplane.Schema
 	problems := c.check()
 	var err error
 	if c.Pipelines, err = pipeline.Load(pipelineFiles(getenv), schemas.PipelineSchema()); err != nil {
@@ -77,6 +77,9 @@ func (c *Config) check() []string {
 		need("CLOUD_SQL_INSTANCE", c.Source.Instance, "set it to project:region:instance, or set DATABASE_URL")
 		need("DB_USER", c.Source.User, "set it to the function's IAM database user, or set DATABASE_URL")
 		need("DB_NAME", c.Source.Name, "set it to the database, or set DATABASE_URL")
+	}
+	if i := c.Source.Instance; c.Source.URL == "" && i != "" && strings.Count(i, ":") < 2 {
+		problems = append(problems, fmt.Sprintf("environment: CLOUD_SQL_INSTANCE is %q; set it to project:region:instance", i))
 	}
 	if t := c.Source.IPType; t != "" && !slices.Contains(cloudsql.IPTypes(), t) {
 		problems = append(problems, fmt.Sprintf("environment: CLOUD_SQL_IP_TYPE is %q; set it to one of %s", t, strings.Join(cloudsql.IPTypes(), ", ")))

@@ -45,7 +45,7 @@ func TestLoad(t *testing.T) {
 	dir := folder(t, map[string]string{"shop.yaml": "pipeline: shop\ndestination: {dataset: shop}\n"})
 	connector := cloudsql.Config{Instance: "p:r:i", User: "tidemark@p.iam", Name: "shop"}
 	url := cloudsql.Config{URL: "postgres://u@h/d"}
-	control := func(c cloudsql.Config) cloudsql.Config { c.Role = "tidemark"; return c }
+	control := func(c cloudsql.Config) cloudsql.Config { c.OwnerOf = "tidemark"; return c }
 	private := connector
 	private.IPType = "PRIVATE"
 	tests := []struct {
@@ -126,6 +126,14 @@ func TestLoadReportsEverything(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("Load (-want +got):\n%s", diff)
+	}
+}
+
+func TestLoadShortInstance(t *testing.T) {
+	t.Parallel()
+	_, err := instance.Load(from(map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_SQL_INSTANCE": "shop:main", "DB_USER": "u", "DB_NAME": "d"}))
+	if err == nil || !strings.Contains(err.Error(), `CLOUD_SQL_INSTANCE is "shop:main"; set it to project:region:instance`) {
+		t.Errorf("error %v", err)
 	}
 }
 

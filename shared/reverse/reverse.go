@@ -145,9 +145,10 @@ func (r *Runner) finish(ctx context.Context, id int64, run controlplane.Run, dry
 			"unchanged", o.Unchanged, "absent", o.Absent, "rejected", o.Rejected, "locked", o.Locked)
 	}
 	if failure == nil || len(rejects) > 0 { // a run that failed before it found any says nothing of those there are
-		failure = errors.Join(failure, r.Control.RecordRejects(ctx, run.Unit, id, rejects))
+		fresh, err := r.Control.RecordRejects(ctx, run.Unit, id, rejects)
+		failure = errors.Join(failure, err)
+		telemetry.Reject(ctx, fresh) // of the others an earlier run has told
 	}
-	telemetry.Reject(ctx, o.Rejected)
 	telemetry.Bill(ctx, o.bytes, o.Job)
 	return r.Control.FinishRun(ctx, id, run, failure)
 }

@@ -16,7 +16,8 @@ import (
 //	failed    ERROR    a table or sync that failed; else the message     error, class, remedy, data
 //	done      INFO     a pipeline x tenant that a message finished       cadence, tables
 //	stale     WARNING  a table without success for too long (I9)         since, every
-//	rejected  WARNING  a batch or reverse run that left rows out         rows
+//	rejected  WARNING  a batch that left rows out, or a reverse run       rows
+//	                   that left out others than the run before
 //	billed    INFO     BigQuery jobs of a table or sync that read bytes  bytes, job
 //
 // Every line has run (the message's id) and kind (extract, dedup or reverse_etl), and

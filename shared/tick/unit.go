@@ -64,17 +64,22 @@ func (d *Dispatcher) Serve(ctx context.Context, m Message, due func(*pipeline.Pi
 	}
 	ctx = within(ctx, u.Pipeline, u.Tenant.ID)
 	var failures []error
-	tables := 0
+	tables, skipped := 0, 0
 	for _, err := range work(ctx, *u) {
 		switch {
 		case err == nil:
 			tables++
-		case !errors.Is(err, ErrSkipped):
+		case errors.Is(err, ErrSkipped):
+			skipped++
+		default:
 			failures = append(failures, telemetry.Scope(ctx, err))
 		}
 	}
 	if len(failures) > 0 {
 		return errors.Join(failures...)
+	}
+	if tables == 0 && skipped > 0 {
+		return nil // the run that has all of it says when it is done, or its silence does (I9)
 	}
 	telemetry.Emit(ctx, telemetry.Done, slog.String("cadence", string(m.Cadence)), slog.Int("tables", tables))
 	return nil

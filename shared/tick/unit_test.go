@@ -225,7 +225,7 @@ func TestServe(t *testing.T) { //nolint:paralleltest // the default logger belon
 		{"done for an operator", []pipeline.Pipeline{plain}, tick.Message{}, []error{nil}, done("plain", "", "", 1), nil},
 		{"done for a tenant", []pipeline.Pipeline{fanned}, tick.Message{Cadence: "1m", Tenant: "2"}, []error{nil}, done("fanned", "2", "1m", 1), nil},
 		{"another run has one", []pipeline.Pipeline{plain}, tick.Message{}, []error{tick.ErrSkipped, nil}, done("plain", "", "", 1), nil},
-		{"another run has all", []pipeline.Pipeline{plain}, tick.Message{}, []error{tick.ErrSkipped}, done("plain", "", "", 0), nil},
+		{"another run has all", []pipeline.Pipeline{plain}, tick.Message{}, []error{tick.ErrSkipped}, "", nil},
 		{"one failed", []pipeline.Pipeline{plain}, tick.Message{}, []error{nil, broken, tick.ErrSkipped}, "", []string{"plain/: broken"}},
 		{"all failed", []pipeline.Pipeline{fanned}, tick.Message{Tenant: "1"}, []error{broken, broken}, "", []string{"fanned/1: broken", "fanned/1: broken"}},
 		{

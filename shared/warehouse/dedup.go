@@ -72,7 +72,9 @@ func (c *Client) dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxB
 		return fmt.Errorf("starting the job: %w", err)
 	}
 	done.Jobs = append(done.Jobs, job.ID())
-	status, err := finish(ctx, job)
+	// The statement is ours, and valid: what BigQuery calls invalid once it runs is that
+	// somebody else changes the same rows.
+	status, err := finish(ctx, job, fault.Transient)
 	if err != nil {
 		return err
 	}

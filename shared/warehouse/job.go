@@ -19,17 +19,18 @@ const (
 )
 
 // finish looks at a job until it has ended, and returns what became of it; a job
-// that failed is an error of its reason's class. The client's own Wait takes the
-// reason of a failed job for that of a failed call, and asks after a job that was
-// refused for a rate limit until the context ends.
-func finish(ctx context.Context, job *bigquery.Job) (*bigquery.JobStatus, error) {
+// that failed is an error of its reason's class, or of the given one where BigQuery
+// calls the statement invalid. The client's own Wait takes the reason of a failed job
+// for that of a failed call, and asks after a job that was refused for a rate limit
+// until the context ends.
+func finish(ctx context.Context, job *bigquery.Job, invalid fault.Class) (*bigquery.JobStatus, error) {
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
 		status, err := job.Status(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("waiting for job %s: %w", job.ID(), err)
 		}
 		if status.Done() {
-			return status, jobError(job, status)
+			return status, jobError(job, status, invalid)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -41,10 +42,10 @@ func finish(ctx context.Context, job *bigquery.Job) (*bigquery.JobStatus, error)
 	}
 }
 
-// jobError is why a job failed, classified, or nil. What BigQuery says of a query
-// that failed on data has the data in it, which belongs into no log: it stays in the
-// job.
-func jobError(job *bigquery.Job, status *bigquery.JobStatus) error {
+// jobError is why a job failed, classified, or nil. What BigQuery says of a statement
+// that was valid until it ran may have the data in it, which belongs into no log: it
+// stays in the job.
+func jobError(job *bigquery.Job, status *bigquery.JobStatus, invalid fault.Class) error {
 	err := status.Err()
 	if err == nil {
 		return nil
@@ -52,7 +53,10 @@ func jobError(job *bigquery.Job, status *bigquery.JobStatus) error {
 	var e *bigquery.Error
 	if errors.As(err, &e) {
 		if e.Reason == "invalidQuery" || e.Reason == "invalid" {
-			return fault.Fix(fmt.Errorf("job %s failed on its data (%s)", job.ID(), e.Reason), "read the job's error with bq show -j "+job.ID()+", and correct the query or the data")
+			return &fault.Error{
+				Class: invalid, Err: fmt.Errorf("job %s failed (%s)", job.ID(), e.Reason),
+				Remedy: "bq show -j " + job.ID() + " says why: correct the query, or the data that it cannot be run on",
+			}
 		}
 		err = fault.Reason(e.Reason, err)
 	}

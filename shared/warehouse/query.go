@@ -31,7 +31,7 @@ type Result struct {
 }
 
 // Query runs a query to its end. dataset is where unqualified tables are
-// looked up.
+// looked up. A result that comes with an error says what ran.
 func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[string]string) (*Result, error) {
 	client, err := c.restClient(ctx)
 	if err != nil {
@@ -44,24 +44,24 @@ func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[stri
 	if err != nil {
 		return nil, fmt.Errorf("starting the query: %w", err)
 	}
-	status, err := finish(ctx, job)
+	status, err := finish(ctx, job, fault.Permanent)
 	if err != nil {
 		return nil, fmt.Errorf("running the query: %w", err)
 	}
+	r := &Result{Job: job.ID(), Bytes: status.Statistics.TotalBytesProcessed}
 	// Where the result is stands in the job once it has ended.
 	ended, err := client.JobFromIDLocation(ctx, job.ID(), job.Location())
 	if err != nil {
-		return nil, fmt.Errorf("reading the job: %w", err)
+		return r, fmt.Errorf("reading the job: %w", err)
 	}
 	config, err := ended.Config()
 	if err != nil {
-		return nil, fmt.Errorf("reading the job: %w", err)
+		return r, fmt.Errorf("reading the job: %w", err)
 	}
 	queried, ok := config.(*bigquery.QueryConfig)
 	if !ok || queried.Dst == nil {
-		return nil, fault.Fix(errors.New("the statement has no result"), "write one SELECT")
+		return r, fault.Fix(errors.New("the statement has no result"), "write one SELECT")
 	}
-	r := &Result{Job: job.ID(), Bytes: status.Statistics.TotalBytesProcessed}
 	return r, c.openRead(ctx, r, queried.Dst)
 }
 
@@ -179,7 +179,14 @@ func (r *Result) decode(batch []byte, f func(arrow.Record) error) (rows int64, e
 
 // queryRow runs a query with one row of one column.
 func queryRow[T any](ctx context.Context, q *bigquery.Query, out *T) error {
-	rows, err := q.Read(ctx)
+	job, err := q.Run(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := finish(ctx, job, fault.Permanent); err != nil {
+		return err
+	}
+	rows, err := job.Read(ctx)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -304,7 +303,7 @@ func duckError(err error) error {
 	case duckdb.ErrorTypeConversion, duckdb.ErrorTypeOutOfRange, duckdb.ErrorTypeInvalidInput, duckdb.ErrorTypeDivideByZero, duckdb.ErrorTypeExecutor:
 		return errInvalidQuery("%s", d.Msg)
 	case duckdb.ErrorTypeTransaction:
-		return &apiError{http.StatusServiceUnavailable, "backendError", "Could not serialize access to a table: " + d.Msg}
+		return errInvalidQuery("Could not serialize access to a table due to concurrent update: %s", d.Msg) // as BigQuery calls it
 	default:
 		return errUnsupported("this statement (DuckDB: %s)", d.Msg)
 	}

@@ -14,20 +14,25 @@ import (
 	fake "github.com/tidemark-data/tidemark/test/cloudsql"
 )
 
-// member lets a user of a database act as the control plane's owner.
-func (w *world) member(c cloudsql.Config) {
+// share makes the control plane's schema, owned by a role that the users are members
+// of, and returns the role.
+func (w *world) share(users ...cloudsql.Config) string {
 	w.t.Helper()
-	owner := pgx.Identifier{controlplane.Owner}.Sanitize()
-	w.exec("DO $$ BEGIN CREATE ROLE " + owner + "; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$")
-	w.exec("GRANT CREATE ON DATABASE " + pgx.Identifier{c.Name}.Sanitize() + " TO " + owner)
-	w.exec("GRANT " + owner + " TO " + pgx.Identifier{c.User}.Sanitize())
+	owner := "owner of " + users[0].Name
+	quoted := pgx.Identifier{owner}.Sanitize()
+	w.exec("CREATE ROLE " + quoted)
+	w.exec("CREATE SCHEMA tidemark AUTHORIZATION " + quoted)
+	for _, c := range users {
+		w.exec("GRANT " + quoted + " TO " + pgx.Identifier{c.User}.Sanitize())
+	}
+	return owner
 }
 
 // product opens the product's connections, as one function instance of an account.
 func product(t *testing.T, c cloudsql.Config) *instance.Connections {
 	t.Helper()
 	control := c
-	control.Role = controlplane.Owner
+	control.OwnerOf = controlplane.Schema
 	connections, err := instance.Connect(t.Context(), instance.Config{
 		Source: c, Control: control, Warehouse: warehouse.Config{Project: "test-project"}, // opened by nobody here
 	})
@@ -45,24 +50,38 @@ func TestControlPlaneIsShared(t *testing.T) {
 	w.config.IPType = "PRIVATE"
 	_, second := w.user("tidemark-dedup", w.config.Name)
 	second.IPType = "PRIVATE"
-	w.member(w.config)
-	w.member(second)
+	owner := w.share(w.config, second)
 
 	first := product(t, w.config)
-	w.expectOwner()
-	w.use(first, w.config.User)
+	w.expectOwner(owner)
+	w.use(first, w.config.User, owner)
 	// As a later version would: with tables of the first, and without.
 	control := second
-	control.Role = controlplane.Owner
+	control.OwnerOf = controlplane.Schema
 	_, err := open(t, control).Exec(t.Context(), "ALTER TABLE tidemark.runs ADD COLUMN note text; ALTER TABLE tidemark.runs DROP COLUMN note")
 	must(t, err)
-	w.use(product(t, second), second.User)
+	w.use(product(t, second), second.User, owner)
 	w.exec("DROP SCHEMA tidemark CASCADE")
-	w.exec("CREATE SCHEMA tidemark AUTHORIZATION " + controlplane.Owner)
+	w.exec("CREATE SCHEMA tidemark AUTHORIZATION " + pgx.Identifier{owner}.Sanitize())
 	third := product(t, second)
-	w.expectOwner()
-	w.use(third, second.User)
-	w.use(first, w.config.User)
+	w.expectOwner(owner)
+	w.use(third, second.User, owner)
+	w.use(first, w.config.User, owner)
+}
+
+// TestControlPlaneOfOneUser: who has none to share it with owns the control plane, also
+// where roles of other databases are there and the user is a member of them.
+func TestControlPlaneOfOneUser(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fake.Options{})
+	other := "other of " + w.config.Name
+	quoted, user := pgx.Identifier{other}.Sanitize(), pgx.Identifier{w.config.User}.Sanitize()
+	w.exec("CREATE ROLE " + quoted)
+	w.exec("GRANT " + quoted + " TO " + user)
+	w.exec("GRANT CREATE ON DATABASE " + pgx.Identifier{w.config.Name}.Sanitize() + " TO " + user)
+	c := product(t, w.config)
+	w.expectOwner(w.config.User)
+	w.use(c, w.config.User, w.config.User)
 }
 
 // TestControlPlaneOfStrangers: a user who is not a member is told what is missing.
@@ -70,7 +89,7 @@ func TestControlPlaneOfStrangers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fake.Options{})
 	control := w.config
-	control.Role = controlplane.Owner
+	control.OwnerOf = controlplane.Schema
 	_, err := instance.Connect(t.Context(), instance.Config{Source: w.config, Control: control, Warehouse: warehouse.Config{Project: "test-project"}})
 	if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || remedy == "" || fault.SQLState(err) != "42501" {
 		t.Errorf("%v is %v with the remedy %q", err, class, remedy)
@@ -79,7 +98,7 @@ func TestControlPlaneOfStrangers(t *testing.T) {
 }
 
 // expectOwner: everything in the schema is the role's, the schema too.
-func (w *world) expectOwner() {
+func (w *world) expectOwner(owner string) {
 	w.t.Helper()
 	rows, err := w.super.Query(w.t.Context(), `
 		SELECT DISTINCT pg_get_userbyid(owner) FROM (
@@ -88,21 +107,22 @@ func (w *world) expectOwner() {
 	must(w.t, err)
 	owners, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	must(w.t, err)
-	if diff := cmp.Diff([]string{controlplane.Owner}, owners); diff != "" {
+	if diff := cmp.Diff([]string{owner}, owners); diff != "" {
 		w.t.Errorf("owners (-want +got):\n%s", diff)
 	}
 }
 
 // use does with the connections what a run does, and asks for the rights on every
 // table.
-func (w *world) use(c *instance.Connections, user string) {
+func (w *world) use(c *instance.Connections, user, owner string) {
 	w.t.Helper()
 	ctx := w.t.Context()
 	run := controlplane.Run{Kind: "extract", Unit: controlplane.Unit{Pipeline: "notes", Table: "notes"}, MessageID: user, Outcome: controlplane.OutcomeOK}
 	lease, err := c.Control.Take(ctx, run)
 	must(w.t, err)
 	must(w.t, c.Control.RecordRun(ctx, run))
-	must(w.t, c.Control.RecordRejects(ctx, run.Unit, 1, nil))
+	_, err = c.Control.RecordRejects(ctx, run.Unit, 1, nil)
+	must(w.t, err)
 	_, err = c.Control.State(ctx, run.Unit)
 	lease.Release(ctx)
 	must(w.t, err)
@@ -120,7 +140,7 @@ func (w *world) use(c *instance.Connections, user string) {
 		       AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
 		  FROM pg_class WHERE relkind = 'r' AND relnamespace = 'tidemark'::regnamespace`).Scan(&as, &tables, &usable)
 	must(w.t, err)
-	if as != controlplane.Owner || tables == 0 || usable != tables {
+	if as != owner || tables == 0 || usable != tables {
 		w.t.Errorf("%s, acting as %s, can use %d of %d tables", user, as, usable, tables)
 	}
 }

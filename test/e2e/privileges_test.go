@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/dedup"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/instance"
@@ -235,7 +236,7 @@ func (d *deployed) mustGrant() {
 func (d *deployed) instanceOf(function string) (*instance.Connections, error) {
 	address := d.as(d.Users[function])
 	return instance.Connect(d.t.Context(), instance.Config{
-		Source: cloudsql.Config{URL: address}, Control: cloudsql.Config{URL: address, Role: d.Owner}, Pipelines: d.pipelines(d.file),
+		Source: cloudsql.Config{URL: address}, Control: cloudsql.Config{URL: address, OwnerOf: controlplane.Schema}, Pipelines: d.pipelines(d.file),
 		Warehouse: warehouse.Config{Project: project, Host: d.bq.RESTHost(), StorageHost: d.bq.StorageHost()},
 	})
 }
@@ -599,7 +600,7 @@ func TestPrivilegesOfAnOlderControlPlane(t *testing.T) {
 	database := ident(d.value("SELECT current_database()"))
 	remedies(`GRANT CONNECT ON DATABASE ` + database + ` TO ` + reader)
 	d.exec(`GRANT CONNECT ON DATABASE ` + database + ` TO ` + reader)
-	remedies(`CREATE ROLE tidemark; GRANT tidemark TO ` + reader + `; CREATE SCHEMA tidemark AUTHORIZATION tidemark; or, for one user alone, GRANT CREATE ON DATABASE ` + database + ` TO ` + reader)
+	remedies(`GRANT CREATE ON DATABASE ` + database + ` TO ` + reader + `; or, for several users, CREATE SCHEMA tidemark AUTHORIZATION a role that all are members of`)
 	d.exec(`CREATE SCHEMA tidemark AUTHORIZATION ` + loner)
 	remedies(`GRANT ` + loner + ` TO ` + reader)
 	_, err := d.grant()

@@ -148,7 +148,6 @@ func TestTelemetry(t *testing.T) {
 			"WARNING reverse_etl back notes codes: rejected 6", "INFO reverse_etl back notes codes: billed", `INFO reverse_etl back: done "" 1`,
 		},
 		"lost": {"WARNING extract lost notes: rejected 3", `INFO extract lost: done "" 1`},
-		"held": {`INFO extract held: done "" 0`},
 		"one":  {`INFO extract one: done "` + zoned + `" 1`},
 		"two":  {`INFO extract two: done "` + zoned + `" 1`},
 	}

@@ -319,8 +319,8 @@ func TestLimits(t *testing.T) {
 	if timeout >= ack || ack > 600 {
 		t.Errorf("a function has %d s and its push %d s, of the 600 s that Pub/Sub allows", timeout, ack)
 	}
-	if grants := local[string](t, v, "grants"); !strings.Contains(grants, "'"+controlplane.Owner+"'") {
-		t.Errorf("the grants do not name the role %q", controlplane.Owner)
+	if grants := local[string](t, v, "grants"); !strings.Contains(grants, "CREATE SCHEMA "+controlplane.Schema+" AUTHORIZATION") {
+		t.Errorf("the grants do not make the schema %q", controlplane.Schema)
 	}
 }
 
