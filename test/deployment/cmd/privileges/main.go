@@ -133,7 +133,11 @@ func (c *change) grant() grant {
 	for _, condition := range a.Condition {
 		held += ", only: " + condition.Title
 	}
-	return grant{account, cmp.Or(a.Role, "custom role tidemarkCreateDatasets"), held, c.Type + "." + c.Name}
+	role := a.Role
+	if _, custom, ok := strings.Cut(role, "/roles/"); ok { // of the project
+		role = "custom role " + custom
+	}
+	return grant{account, role, held, c.Type + "." + c.Name}
 }
 
 // name is a kind of resource and the last part of its id, or nothing.
