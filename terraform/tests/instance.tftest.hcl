@@ -146,11 +146,21 @@ run "existing_instance" {
   }
 }
 
-run "tenants_without_a_dataset_of_their_own" {
+run "tenants_that_share_a_dataset" {
   command = plan
 
   variables {
-    tenants = { crm = { "1" = { slug = "acme" }, "2" = { slug = "acme" }, "3" = { name = "initech" } } }
+    tenants = { crm = { "1" = { slug = "acme" }, "2" = { slug = "acme" } } }
+  }
+
+  expect_failures = [terraform_data.pipelines]
+}
+
+run "a_tenant_without_a_dataset" {
+  command = plan
+
+  variables {
+    tenants = { crm = { "1" = { slug = "acme" }, "3" = { name = "initech" } } }
   }
 
   expect_failures = [terraform_data.pipelines]
