@@ -217,9 +217,13 @@ func (s *server) post(path, data string, header map[string]string) int {
 	return status
 }
 
-// lines are the log, which has to be JSON throughout.
+// lines stops the program, so that all it has logged is there, and returns that: JSON
+// throughout.
 func (s *server) lines() []map[string]any {
 	s.tb.Helper()
+	if err := s.process.Stop(syscall.SIGTERM, 20*time.Second); err != nil {
+		s.tb.Error(err)
+	}
 	var out []map[string]any
 	for text := range strings.Lines(s.log.String()) {
 		var line map[string]any
