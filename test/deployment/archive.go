@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/zclconf/go-cty/cty"
@@ -102,12 +101,23 @@ func (a Archive) Vendored(ctx context.Context) (_ Archive, err error) {
 	if err := a.Extract(dir); err != nil {
 		return nil, err
 	}
-	vendor := exec.CommandContext(ctx, "go", "mod", "vendor")
-	vendor.Dir = dir
-	if text, err := vendor.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("vendoring: %w: %s", err, text)
+	if _, err := goIn(ctx, dir, "mod", "vendor"); err != nil {
+		return nil, fmt.Errorf("vendoring: %w", err)
 	}
 	return read(dir)
+}
+
+// Downloads are the modules that a build of the archive takes. See Downloads.
+func (a Archive) Downloads(ctx context.Context) (_ []Download, err error) {
+	dir, err := os.MkdirTemp("", "tidemark-build-")
+	if err != nil {
+		return nil, fmt.Errorf("measuring downloads: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := a.Extract(dir); err != nil {
+		return nil, err
+	}
+	return Downloads(ctx, dir)
 }
 
 // read is the archive of all files in a folder.

@@ -2,10 +2,8 @@ package deployment_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"go/parser"
 	"go/token"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -133,48 +131,25 @@ func reportBuild(t *testing.T, archive deployment.Archive, b *buildpack.Build, d
 	if err := archive.WriteZip(&zipped); err != nil {
 		t.Fatal(err)
 	}
-	listed, err := b.Go(t.Context(), "list", "-deps", "-f", "{{with .Module}}{{if .Version}}{{.Path}}@{{.Version}}{{end}}{{end}}", b.Main)
+	modules, err := deployment.Downloads(t.Context(), b.Source)
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules := slices.Compact(slices.Sorted(slices.Values(strings.Fields(listed))))
+	var size int64
 	for _, m := range modules {
+		size += m.Bytes
 		for _, tool := range []string{"duckdb", "googlesql", "pgregory.net/rapid", "go-cmp", "goleak", "hashicorp"} {
-			if strings.Contains(m, tool) {
-				t.Errorf("the function is built with %s", m)
+			if strings.Contains(m.Module, tool) {
+				t.Errorf("the function is built with %s", m.Module)
 			}
 		}
 	}
-	size := downloads(t, b, modules)
 	info, err := os.Stat(b.Binary)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("archive: %d files, %d KB zipped; program: %d MB; it needs %d modules, %d MB to download; dropped by tidy: %s; functions framework %s",
 		len(archive), zipped.Len()>>10, info.Size()>>20, len(modules), size>>20, strings.Join(dropped, ", "), b.Framework)
-}
-
-// downloads is the size of the modules' zip files.
-func downloads(t *testing.T, b *buildpack.Build, modules []string) int64 {
-	t.Helper()
-	text, err := b.Go(t.Context(), append([]string{"mod", "download", "-json"}, modules...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var size int64
-	for decoder := json.NewDecoder(strings.NewReader(text)); ; {
-		var module struct{ Zip string }
-		if err := decoder.Decode(&module); err == io.EOF {
-			return size
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		info, err := os.Stat(module.Zip)
-		if err != nil {
-			t.Fatal(err)
-		}
-		size += info.Size()
-	}
 }
 
 // buildsWithoutNetwork builds from a vendor folder with an empty module cache.

@@ -46,10 +46,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return fmt.Errorf("making the folder: %w", err)
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "ARCHIVE\tFILES\tBYTES")
+	_, _ = fmt.Fprintln(table, "ARCHIVE\tFILES\tBYTES\tMODULES\tTO DOWNLOAD")
 	for _, function := range slices.Sorted(maps.Keys(archives)) {
 		archive := archives[function]
-		if err := write(table, *out, function, archive); err != nil {
+		if err := write(ctx, table, *out, function, archive, false); err != nil {
 			return err
 		}
 		if !*vendor {
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		if archive, err = archive.Vendored(ctx); err != nil {
 			return fmt.Errorf("packaging %s: %w", function, err)
 		}
-		if err := write(table, *out, function+"-vendored", archive); err != nil {
+		if err := write(ctx, table, *out, function+"-vendored", archive, true); err != nil {
 			return err
 		}
 	}
@@ -81,8 +81,9 @@ func load(dir string) (map[string]deployment.Archive, error) {
 	return values.Archives()
 }
 
-// write writes one archive and its line of the table.
-func write(table io.Writer, out, name string, archive deployment.Archive) (err error) {
+// write writes one archive and its line of the table. A vendored one has nothing to
+// download.
+func write(ctx context.Context, table io.Writer, out, name string, archive deployment.Archive, vendored bool) (err error) {
 	file, err := os.Create(filepath.Join(out, name+".zip"))
 	if err != nil {
 		return fmt.Errorf("creating the archive: %w", err)
@@ -95,6 +96,16 @@ func write(table io.Writer, out, name string, archive deployment.Archive) (err e
 	if err != nil {
 		return fmt.Errorf("measuring the archive: %w", err)
 	}
-	_, err = fmt.Fprintf(table, "%s\t%d\t%d\n", file.Name(), len(archive), info.Size())
+	var modules []deployment.Download
+	if !vendored {
+		if modules, err = archive.Downloads(ctx); err != nil {
+			return err
+		}
+	}
+	var size int64
+	for _, m := range modules {
+		size += m.Bytes
+	}
+	_, err = fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\n", file.Name(), len(archive), info.Size(), len(modules), size)
 	return err //nolint:wrapcheck // the table is in memory until it is flushed
 }

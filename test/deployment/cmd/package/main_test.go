@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestRunWritesArchives(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if line := lineOf(stdout.String(), name); len(line) != 3 || line[1] != "2" || line[2] == "0" || info.Size() == 0 {
+		if line := lineOf(stdout.String(), name); len(line) != 5 || line[1] != "2" || line[2] != strconv.FormatInt(info.Size(), 10) || line[3] != "0" || line[4] != "0" {
 			t.Errorf("the table says of %s: %v", name, line)
 		}
 	}
