@@ -16,15 +16,16 @@ import (
 //	failed    ERROR    a table or sync that failed; else the message     error, class, remedy, data
 //	done      INFO     a pipeline x tenant that a message finished       cadence, tables
 //	stale     WARNING  a table without success for too long (I9)         since, every
-//	rejected  WARNING  a batch that left rows out, or a reverse run       rows
-//	                   that left out others than the run before
+//	rejected  WARNING  a batch that left rows out, or a reverse run      rows
+//	                   that left out others than the one before
 //	billed    INFO     BigQuery jobs of a table or sync that read bytes  bytes, job
 //
 // Every line has run (the message's id) and kind (extract, dedup or reverse_etl), and
 // as far as they are known pipeline, tenant, table and, in reverse, sync. class is
 // transient or permanent; cadence is the tick's, empty for an operator's own run and
 // for a continuation; tables counts the tables or syncs worked on, so not those that
-// another run holds; job has the jobs' ids with a space between. None has a row's values.
+// another run holds, and where it holds all of them nothing is done; job has the jobs'
+// ids with a space between. None has a row's values.
 type Event string
 
 // The events.

@@ -55,8 +55,8 @@ type Dispatcher struct {
 type Work func(ctx context.Context, u Unit) []error
 
 // Serve dispatches the message as Dispatch does, has the unit that is left, if any,
-// worked on, and logs it as done if nothing failed. The error joins what did, each
-// part with the scope of the unit.
+// worked on, and logs it as done if nothing failed and something was done or found to
+// be. The error joins what failed, each part with the scope of the unit.
 func (d *Dispatcher) Serve(ctx context.Context, m Message, due func(*pipeline.Pipeline, Message) bool, work Work) error {
 	u, err := d.Dispatch(ctx, m, due)
 	if err != nil || u == nil {
