@@ -372,6 +372,10 @@ run "alerts" {
     error_message = "Silence of a sync every 15 minutes is noticed at another time than after three intervals."
   }
   assert {
+    condition     = alltrue([for policy in google_monitoring_alert_policy.silent : tonumber(regex("\\[([0-9]+)s\\]", policy.conditions[0].condition_prometheus_query_language[0].query)[0]) <= 90000 && tonumber(trimsuffix(policy.conditions[0].condition_prometheus_query_language[0].duration, "s")) <= 82800])
+    error_message = "An alert looks back longer than 25 hours, or waits longer than 23: Cloud Monitoring refuses it."
+  }
+  assert {
     condition     = alltrue([for policy in concat(values(google_monitoring_alert_policy.alert), values(google_monitoring_alert_policy.silent)) : policy.notification_channels == tolist(["projects/test-project/notificationChannels/1"]) && length(policy.documentation[0].content) > 300 && length(policy.documentation[0].content) < 8192])
     error_message = "An alert reaches nobody, or has no playbook, or one longer than Cloud Monitoring takes."
   }
