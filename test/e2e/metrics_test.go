@@ -33,14 +33,20 @@ func counted(t *testing.T, log []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resource := slices.IndexFunc(m.Blocks, func(b deployment.Block) bool { return b.Type == "google_logging_metric" })
+	resource, ok := m.Resource("google_logging_metric", "event")
+	if !ok {
+		t.Fatal("there are no metrics")
+	}
 	lines := jsonLines(t, log)
 	for name, metric := range metrics.AsValueMap() {
 		scope := map[string]cty.Value{"each": cty.ObjectVal(map[string]cty.Value{"key": cty.StringVal(name), "value": metric})}
 		attribute := func(path string) cty.Value {
 			t.Helper()
-			i := slices.IndexFunc(m.Blocks[resource].Attributes, func(a deployment.Attribute) bool { return a.Path == path })
-			value, err := v.Attribute(m.Blocks[resource].Attributes[i], scope)
+			a, ok := resource.Attribute(path)
+			if !ok {
+				t.Fatalf("%s has no %s", resource.Address(), path)
+			}
+			value, err := v.Attribute(a, scope)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,31 +20,27 @@ import (
 // resource returns the block of a resource.
 func resource(t *testing.T, m *deployment.Module, address string) deployment.Block {
 	t.Helper()
-	for _, b := range m.Blocks {
-		if b.Kind == "resource" && b.Type+"."+b.Name == address {
-			return b
-		}
+	resourceType, name, _ := strings.Cut(address, ".")
+	b, ok := m.Resource(resourceType, name)
+	if !ok {
+		t.Fatalf("there is no resource %s", address)
 	}
-	t.Fatalf("there is no resource %s", address)
-	return deployment.Block{}
+	return b
 }
 
 // planned evaluates an attribute of one instance of a resource, as a plan would,
 // with ids that tell the instances apart.
 func planned(t *testing.T, v *deployment.Values, b deployment.Block, path, key string, value cty.Value) string {
 	t.Helper()
-	for _, a := range b.Attributes {
-		if a.Path != path {
-			continue
-		}
-		got, err := v.Attribute(a, scope(key, value))
-		if err != nil {
-			t.Fatalf("%s.%s[%q] %s: %v", b.Type, b.Name, key, path, err)
-		}
-		return got.AsString()
+	a, ok := b.Attribute(path)
+	if !ok {
+		t.Fatalf("%s has no %s", b.Address(), path)
 	}
-	t.Fatalf("%s.%s has no %s", b.Type, b.Name, path)
-	return ""
+	got, err := v.Attribute(a, scope(key, value))
+	if err != nil {
+		t.Fatalf("%s[%q] %s: %v", b.Address(), key, path, err)
+	}
+	return got.AsString()
 }
 
 // scope is what one instance of a resource may refer to.
