@@ -210,7 +210,7 @@ func (w *work) capture(table *catalog.Table) (*source.Watermark, error) {
 	if err := table.Readable(); err != nil {
 		return nil, err
 	}
-	spec := source.Watermark{Table: table, Cursor: w.spec.Cursor, Key: w.spec.Key, Lookback: w.spec.Lookback, Limit: w.spec.BatchRows}
+	spec := source.Watermark{Table: table, Cursor: w.spec.Capture.Cursor, Key: w.spec.Key, Lookback: w.spec.Capture.Lookback, Limit: w.spec.BatchRows}
 	if tenants := w.from.Pipeline.Tenants; tenants != nil { // I8
 		spec.Filter = &source.Filter{Column: tenants.Column, Value: w.from.Tenant.ID}
 	}

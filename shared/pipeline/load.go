@@ -115,6 +115,7 @@ type document struct {
 		Name    string   `json:"name"`
 		Key     []string `json:"key"`
 		Capture struct {
+			Method   Method `json:"method"`
 			Cursor   string `json:"cursor"`
 			Lookback any    `json:"lookback"`
 		} `json:"capture"`
@@ -316,9 +317,9 @@ func (r *reader) pipeline(doc document) Pipeline {
 		at := "/tables/" + strconv.Itoa(i)
 		r.unique(seen, at, "table", t.Name)
 		table := Table{
-			Name: t.Name, Key: t.Key, Cursor: t.Capture.Cursor,
+			Name: t.Name, Key: t.Key,
+			Capture:   Capture{Method: t.Capture.Method, Cursor: t.Capture.Cursor, Lookback: r.lookback(at+"/capture/lookback", t.Capture.Lookback)},
 			Every:     cmp.Or(r.cadence(at+"/every", t.Every), every),
-			Lookback:  r.lookback(at+"/capture/lookback", t.Capture.Lookback),
 			Write:     cmp.Or(t.Write, doc.Defaults.Write, WriteAppend),
 			Deletes:   cmp.Or(t.Deletes, doc.Defaults.Deletes, DeletesSoft),
 			BatchRows: cmp.Or(t.BatchRows, doc.Defaults.BatchRows, defaultBatchRows),

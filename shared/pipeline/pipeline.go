@@ -16,6 +16,7 @@ type Pipeline struct {
 	Schema     string // Postgres schema of the tables
 	Dataset    string // BigQuery dataset; with Tenants, where no tenant is concerned
 	Tenants    *Tenants
+	WAL        WAL
 	Tables     []Table
 	Dedup      *Dedup
 	ReverseETL []Sync
@@ -58,19 +59,76 @@ const (
 	DeletesHard   Deletes = "hard"   // the row leaves T
 )
 
-// Table is one table to extract.
+// Method says how changes of a table are found.
+type Method string
+
+// The capture methods of DESIGN.md.
+const (
+	MethodWatermark Method = "watermark" // a cursor column that grows with every change
+	MethodChangelog Method = "changelog" // a log of changed keys: ours, filled by triggers, or the application's
+	MethodWAL       Method = "wal"       // a logical replication slot
+	MethodSnapshot  Method = "snapshot"  // the whole table, every time
+)
+
+// Table is one table to extract: one of Postgres, or a query over several.
 type Table struct {
-	Name        string
-	Key         []string // empty: the primary key of the catalogue
-	Cursor      string   // watermark column
-	Lookback    Lookback
-	Every       Cadence
-	Write       Write
-	Deletes     Deletes
-	BatchRows   int
-	PartitionBy *PartitionBy
-	ClusterBy   []string
-	Line        int // in the pipeline file
+	Name          string
+	Key           []string // empty: the primary key of the catalogue
+	Query         string   // SELECT on the source in place of the table of that name; "" for none
+	Capture       Capture
+	AlsoChangedBy []Related // of a query: what else makes its rows stale
+	Every         Cadence
+	Write         Write
+	Deletes       Deletes
+	BatchRows     int
+	PartitionBy   *PartitionBy
+	ClusterBy     []string
+	Line          int // in the pipeline file
+}
+
+// Capture is how changes of one table are found.
+type Capture struct {
+	Method   Method
+	Cursor   string   // of MethodWatermark: the column
+	Lookback Lookback // of MethodWatermark
+	Log      *Log     // of MethodChangelog: the application's own log; nil: ours
+}
+
+// Log is a log of changes that the application keeps: which of its columns says
+// what. Its rows are only ever added.
+type Log struct {
+	Table    string   // in the schema of the pipeline, or schema.table
+	Cursor   string   // column that grows with every entry: its id or its time
+	Lookback Lookback // of Cursor
+	Object   []string // columns with the text of the changed row's key, in the order of Table.Key
+	Type     *LogType // nil: every entry is about this table
+	Action   *LogAction
+}
+
+// LogType says which entries of a log are about a table: those whose column
+// has, as text, the value; or one that the query returns.
+type LogType struct{ Column, Value, Query string }
+
+// LogAction says by which values, as text, a column tells what happened. Entries
+// with another value are refused.
+type LogAction struct {
+	Column                  string
+	Added, Changed, Deleted []string
+}
+
+// Related is a further table whose changes make rows of a query stale. Keys is a
+// SELECT of the keys of those rows, in the order of Table.Key, in which {changed}
+// stands for a relation with the key columns of the changed rows.
+type Related struct {
+	Table   string
+	Key     []string // empty: the primary key
+	Capture Capture  // watermark or changelog
+	Keys    string
+}
+
+// WAL is what the pipeline says of its replication slot.
+type WAL struct {
+	MaxLag int64 // bytes of write-ahead log the slot may hold back before it is an alarm
 }
 
 // Lookback is how far behind what was already seen a transaction may still
