@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +18,14 @@ type State struct {
 	Cursor      json.RawMessage // nil before the first batch
 	Pending     *Pending        // a batch whose commit is not known to have happened
 	Fingerprint string          // of what the destination was last made to fit
+	Backfill    *Backfill       // the latest; nil before the first
+}
+
+// Place is where a batch leaves its cursor: a unit's own, or that of a chunk of
+// its backfill.
+type Place struct {
+	Unit  Unit
+	Chunk int // 0: the unit's own
 }
 
 // Pending is a batch written to a stream that is about to be committed: all
@@ -29,6 +38,9 @@ type Pending struct {
 	Read       int64           `json:"read"`
 	Bytes      int64           `json:"bytes"`
 	Rejected   int64           `json:"rejected"`
+	Deleted    int64           `json:"deleted,omitempty"`   // tombstones among Rows
+	Truncated  string          `json:"truncated,omitempty"` // _version of the latest truncation in the batch
+	Done       bool            `json:"done,omitempty"`      // of a chunk: nothing is left of it
 	Partitions []string        `json:"partitions,omitempty"`
 	RunID      int64           `json:"run_id"`
 }
@@ -45,10 +57,13 @@ type Reject struct {
 func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 	var st State
 	err := s.pool.QueryRow(ctx, `
-		SELECT generation, position, cursor, pending, fingerprint
-		  FROM tidemark.sync_state WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+		SELECT s.generation, s.position, s.cursor, s.pending, s.fingerprint,
+		       CASE WHEN b.generation IS NOT NULL THEN json_build_object('generation', b.generation, 'requested_by', b.requested_by,
+		            'barrier', b.barrier, 'batch_rows', b.batch_rows, 'estimated_rows', b.estimated_rows, 'finished', b.finished_at IS NOT NULL) END
+		  FROM tidemark.sync_state s LEFT JOIN tidemark.backfills b USING (pipeline, tenant, table_name)
+		 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
 		unit.Pipeline, unit.Tenant, unit.Table).
-		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint)
+		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Backfill)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return State{Generation: 1}, nil
 	}
@@ -83,64 +98,87 @@ func (s *Store) Succeeded(ctx context.Context, pipeline, tenant string) (at map[
 	return at, now, nil
 }
 
+// The tables that cursors and pending commits are kept in.
+const (
+	inSyncState = `tidemark.sync_state WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND $4 = 0`
+	inChunks    = `tidemark.backfill_chunks WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND chunk = $4`
+)
+
+// update writes what of the place's row is set.
+func (p Place) update(ctx context.Context, tx pgx.Tx, set string, args ...any) error {
+	table, where, _ := strings.Cut(inSyncState, " ")
+	if p.Chunk != 0 {
+		table, where, _ = strings.Cut(inChunks, " ")
+	}
+	args = append([]any{p.Unit.Pipeline, p.Unit.Tenant, p.Unit.Table, p.Chunk}, args...)
+	tag, err := tx.Exec(ctx, "UPDATE "+table+" SET "+set+" "+where, args...)
+	if err == nil && tag.RowsAffected() != 1 {
+		err = fmt.Errorf("%s has no place %d", p.Unit.Table, p.Chunk)
+	}
+	return err
+}
+
 // SavePending records, before the commit, the stream that is about to be
 // committed, with the rows refused on the way. A crash from here on is resolved
 // by asking the destination what became of the stream (I4).
-func (s *Store) SavePending(ctx context.Context, l *Lease, unit Unit, p Pending, rejects []Reject) error {
+func (s *Store) SavePending(ctx context.Context, l *Lease, at Place, p Pending, rejects []Reject) error {
 	return l.write(ctx, "saving the pending commit", func(tx pgx.Tx) error {
-		if err := insertRejects(ctx, tx, "extract", unit, p.RunID, p.Position, rejects); err != nil {
+		if err := insertRejects(ctx, tx, "extract", at.Unit, p.RunID, p.Position, rejects); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET pending = $4
-			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, p)
-		return err
+		return at.update(ctx, tx, "pending = $5", p)
 	})
 }
 
 // CommitBatch moves the cursor to where the batch ended and adds the batch to
 // its run, in one transaction. The caller has made sure that every row of it is
 // durable at the destination.
-func (s *Store) CommitBatch(ctx context.Context, l *Lease, unit Unit, p Pending, rejects []Reject) error {
+func (s *Store) CommitBatch(ctx context.Context, l *Lease, at Place, p Pending, rejects []Reject) error {
 	return l.write(ctx, "moving the cursor", func(tx pgx.Tx) error { // I1
-		if err := insertRejects(ctx, tx, "extract", unit, p.RunID, p.Position, rejects); err != nil {
+		if err := insertRejects(ctx, tx, "extract", at.Unit, p.RunID, p.Position, rejects); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `
-			UPDATE tidemark.sync_state
-			   SET cursor = $4, position = greatest(position, $5), pending = NULL, succeeded_at = clock_timestamp()
-			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
-			unit.Pipeline, unit.Tenant, unit.Table, p.Cursor, p.Position); err != nil {
+		if err := at.commit(ctx, tx, p); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `
-			INSERT INTO tidemark.dirty_partitions (pipeline, tenant, table_name, partition, position)
-			SELECT $1, $2, $3, partition, $5 FROM unnest($4::text[]) AS partition
-			ON CONFLICT (pipeline, tenant, table_name, partition) DO UPDATE SET position = excluded.position`,
-			unit.Pipeline, unit.Tenant, unit.Table, p.Partitions, p.Position); err != nil {
+		if err := dirty(ctx, tx, at.Unit, p.Partitions); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, `
 			UPDATE tidemark.runs
 			   SET rows_read = rows_read + $2, rows_written = rows_written + $3, rows_rejected = rows_rejected + $4,
-			       bytes = bytes + $5, cursor_after = $6
-			 WHERE id = $1`, p.RunID, p.Read, p.Rows, p.Rejected, p.Bytes, p.Cursor)
+			       bytes = bytes + $5, rows_deleted = rows_deleted + $7, cursor_after = CASE WHEN $8 THEN cursor_after ELSE $6 END
+			 WHERE id = $1`, p.RunID, p.Read, p.Rows, p.Rejected, p.Bytes, p.Cursor, p.Deleted, at.Chunk != 0)
 		return err
 	})
 }
 
+func (p Place) commit(ctx context.Context, tx pgx.Tx, b Pending) error {
+	if p.Chunk == 0 {
+		return p.update(ctx, tx, "cursor = $5, position = greatest(position, $6), pending = NULL, succeeded_at = clock_timestamp()", b.Cursor, b.Position)
+	}
+	if err := p.update(ctx, tx, "cursor = $5, done = $6, pending = NULL", b.Cursor, b.Done); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `UPDATE tidemark.backfills SET rows = rows + $4 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+		p.Unit.Pipeline, p.Unit.Tenant, p.Unit.Table, b.Read)
+	return err
+}
+
 // DiscardPending forgets a batch whose stream was never committed, with the
 // rejects it had met: the rows are read again.
-func (s *Store) DiscardPending(ctx context.Context, l *Lease, unit Unit, p Pending) error {
+func (s *Store) DiscardPending(ctx context.Context, l *Lease, at Place, p Pending) error {
 	return l.write(ctx, "discarding the pending commit", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM tidemark.rejects
 			WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3 AND position = $4`,
-			unit.Pipeline, unit.Tenant, unit.Table, p.Position); err != nil {
+			at.Unit.Pipeline, at.Unit.Tenant, at.Unit.Table, p.Position); err != nil {
 			return err
 		}
+		if at.Chunk != 0 {
+			return at.update(ctx, tx, "pending = NULL")
+		}
 		// The position stays used: a late commit of that stream must never tie with a new batch.
-		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET pending = NULL, position = greatest(position, $4)
-			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, p.Position)
-		return err
+		return at.update(ctx, tx, "pending = NULL, position = greatest(position, $5)", p.Position)
 	})
 }
 
@@ -155,21 +193,28 @@ func (s *Store) Touch(ctx context.Context, l *Lease, unit Unit, cursor json.RawM
 }
 
 // Prepared records what the destination was made to fit and what the cursor is
-// about; it comes before every other write of a unit, and makes its row. Where the basis is another one than before, the cursor means nothing
-// any more: it is forgotten, and a new generation begins.
+// about; it comes before every other write of a unit, and makes its row. Where the
+// basis is another one than before, the cursor means nothing any more: it is
+// forgotten with the backfill, and a new generation begins.
 func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, fingerprint, basis string) (State, error) {
 	err := l.write(ctx, "recording the schema", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO tidemark.sync_state (pipeline, tenant, table_name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
 			unit.Pipeline, unit.Tenant, unit.Table); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `
+		tag, err := tx.Exec(ctx, `
 			UPDATE tidemark.sync_state SET generation = generation + 1, cursor = NULL, pending = NULL
 			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND basis NOT IN ('', $4)`,
-			unit.Pipeline, unit.Tenant, unit.Table, basis); err != nil {
+			unit.Pipeline, unit.Tenant, unit.Table, basis)
+		if err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = $4, basis = $5
+		if tag.RowsAffected() > 0 {
+			if err := forgetBackfill(ctx, tx, unit); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = $4, basis = $5
 			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, fingerprint, basis)
 		return err
 	})
