@@ -182,3 +182,6 @@ func createSchema(ctx context.Context, pool *pgxpool.Pool) error {
 type Unit struct {
 	Pipeline, Tenant, Table string
 }
+
+// Pool is the pool of the database that the control plane is in.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }

@@ -9,10 +9,12 @@
 package extract
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -44,7 +46,7 @@ const tablesAtOnce = 4
 // for several units, a message to each. The error joins those of the tables
 // that failed; the others are done (I7).
 func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
-	if err := d.Refuse("Extract", "sync", "full", "dry_run"); err != nil {
+	if err := d.Refuse("Extract", "sync", "dry_run"); err != nil {
 		return err
 	}
 	if err := r.CheckTable(d.Message); err != nil {
@@ -112,7 +114,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	if err != nil {
 		return err
 	}
-	w := &work{Runner: r, from: u, unit: unit, spec: t, lease: lease, messageID: d.ID}
+	w := &work{Runner: r, from: u, unit: unit, spec: t, lease: lease, messageID: d.ID, full: d.Full}
 	more, err := w.run(lease.Context())
 	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
 		err = errors.Join(lost, err)
@@ -136,7 +138,11 @@ type work struct {
 	spec      *pipeline.Table
 	lease     *controlplane.Lease
 	messageID string
+	full      bool
 
+	capture  source.Capture
+	source   *source.Rows
+	target   *warehouse.Table
 	buffers  warehouse.Buffers
 	state    controlplane.State
 	runID    int64 // 0: nothing worth a record has happened yet
@@ -171,34 +177,30 @@ func (w *work) finish(ctx context.Context, failure error) error {
 	return w.Control.FinishRun(ctx, w.runID, run, failure)
 }
 
-// run resolves what an earlier run left, then moves batch after batch. more
-// says that it stopped for the deadline with work left.
+// run resolves what an earlier run left, then moves batch after batch, and between
+// them what a backfill still has to read. more says that it stopped for the deadline
+// with work left.
 func (w *work) run(ctx context.Context) (more bool, err error) {
 	if w.state, err = w.Control.State(ctx, w.unit); err != nil {
 		return false, err
 	}
-	table, err := catalog.Describe(ctx, w.Source, w.from.Pipeline.Schema, w.spec.Name)
-	if err != nil {
+	if err := w.describe(ctx); err != nil {
 		return false, err
 	}
-	capture, err := w.capture(table)
-	if err != nil {
+	if err := w.resolve(ctx); err != nil {
 		return false, err
 	}
-	target, err := mapping.Destination(w.spec, w.from.Dataset(), table, capture.Key)
-	if err != nil {
-		return false, err
-	}
-	if err := w.prepare(ctx, table, capture, target); err != nil {
-		return false, err
-	}
-	if err := w.resolve(ctx, target); err != nil {
+	if err := w.begin(ctx); err != nil {
 		return false, err
 	}
 	for {
-		more, err := w.batch(ctx, capture, target)
-		if err != nil || !more {
+		if more, err = w.batch(ctx); err != nil {
 			return false, err
+		}
+		if !more {
+			if more, err = w.backfill(ctx); err != nil || !more {
+				return false, err
+			}
 		}
 		if !tick.TimeLeft(ctx) {
 			return true, nil
@@ -206,23 +208,39 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 	}
 }
 
-func (w *work) capture(table *catalog.Table) (*source.Watermark, error) {
+// describe reads what the table and its declaration are now, and makes the
+// destination fit.
+func (w *work) describe(ctx context.Context) error {
+	table, err := source.Describe(ctx, w.Source, w.from.Pipeline.Schema, w.spec)
+	if err != nil {
+		return err
+	}
 	if err := table.Readable(); err != nil {
-		return nil, err
+		return err
 	}
-	spec := source.Watermark{Table: table, Cursor: w.spec.Capture.Cursor, Key: w.spec.Key, Lookback: w.spec.Capture.Lookback, Limit: w.spec.BatchRows}
+	rows := source.Rows{Table: table, Key: w.spec.Key, Deletes: w.spec.Deletes != pipeline.DeletesIgnore}
 	if tenants := w.from.Pipeline.Tenants; tenants != nil { // I8
-		spec.Filter = &source.Filter{Column: tenants.Column, Value: w.from.Tenant.ID}
+		rows.Filters = []source.Filter{{Column: tenants.Column, Value: w.from.Tenant.ID}}
 	}
-	capture, warnings, err := source.NewWatermark(spec)
-	w.warnings = warnings
-	return capture, err
+	if w.source, err = source.NewRows(rows); err != nil {
+		return err
+	}
+	w.capture, w.warnings, err = source.NewCapture(ctx, source.Spec{
+		Pipeline: w.from.Pipeline, Table: w.spec, Rows: w.source, Source: w.Source, Control: w.Control.Pool(),
+	})
+	if err != nil {
+		return err
+	}
+	if w.target, err = mapping.Destination(w.spec, w.from.Dataset(), table, w.source.Key); err != nil {
+		return err
+	}
+	return w.prepare(ctx, table)
 }
 
 // prepare makes the destination fit when the source has changed shape, and only
 // then: an idle tick makes no call to BigQuery.
-func (w *work) prepare(ctx context.Context, table *catalog.Table, capture *source.Watermark, target *warehouse.Table) error {
-	fingerprint := mapping.Fingerprint(table, target, capture.Basis())
+func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
+	fingerprint := mapping.Fingerprint(table, w.target, w.capture.Basis())
 	if w.state.Fingerprint == fingerprint {
 		w.warnings = nil // they were given when the shape was new
 		return nil
@@ -230,48 +248,112 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table, capture *sourc
 	for _, warning := range w.warnings {
 		slog.WarnContext(ctx, "the table should be mended", "warning", warning)
 	}
-	identity, err := w.Warehouse.Ensure(ctx, target)
+	identity, err := w.Warehouse.Ensure(ctx, w.target)
 	if err != nil {
 		return err
 	}
 	before := w.state.Generation
-	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, fingerprint, capture.Basis()+" into "+identity); err != nil {
+	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, fingerprint, w.capture.Basis()+" into "+identity); err != nil {
 		return err
 	}
 	if w.state.Generation != before {
-		slog.WarnContext(ctx, "the table is loaded anew: its cursor, key or destination is another one", "generation", w.state.Generation)
+		w.warn(ctx, "the table is loaded anew: its cursor, key or destination is another one")
 	}
 	return nil
 }
 
-// resolve settles a batch that was saved before its commit and whose run died
-// or lost its answer: the commit is made, if it was not, and the cursor moves. Only
-// a stream that can no longer be committed is given up, and its rows read again.
-func (w *work) resolve(ctx context.Context, target *warehouse.Table) error {
-	p := w.state.Pending
-	if p == nil {
-		return nil
+// warn logs what an operator should know of the run and puts it into its record.
+func (w *work) warn(ctx context.Context, warning string) {
+	slog.WarnContext(ctx, warning, "generation", w.state.Generation)
+	w.warnings = append(w.warnings, warning)
+}
+
+// batch moves the rows of one read: what changed since the cursor, at most about
+// BatchRows of it. more says that there is further.
+func (w *work) batch(ctx context.Context) (more bool, err error) {
+	read, err := w.capture.Begin(ctx, w.Source, w.state.Cursor)
+	if lost, ok := errors.AsType[*source.LostError](err); ok {
+		return true, w.startOver(ctx, lost.Reason, "")
 	}
+	if err != nil {
+		return false, err
+	}
+	defer read.Close(ctx)
+	if read.Unchanged() {
+		read.Close(ctx) // its connection first: never wait for a second one
+		return false, w.Control.Touch(ctx, w.lease, w.unit, w.state.Cursor)
+	}
+	before := w.state.Cursor
+	position := max(w.state.Position+1, read.At().UnixMicro())
+	result, err := w.land(ctx, controlplane.Place{Unit: w.unit}, read, position, &w.buffers)
+	if lost, ok := errors.AsType[*source.LostError](err); ok {
+		read.Close(ctx)
+		return true, w.startOver(ctx, lost.Reason, "")
+	}
+	if err != nil {
+		return false, err
+	}
+	if bytes.Equal(before, result.Cursor) {
+		return result.More, nil
+	}
+	return result.More, w.trim(ctx, result)
+}
+
+// trim has the source forget what the committed cursor has passed. What cannot be
+// forgotten now is by the next.
+func (w *work) trim(ctx context.Context, result source.Result) error {
+	if err := w.capture.Trim(ctx, w.Source, result.Cursor); err != nil {
+		slog.WarnContext(ctx, "trimming what was consumed", "error", err)
+	}
+	return nil
+}
+
+// resolve settles the batches that were saved before their commit and whose run died
+// or lost its answer: the commit is made, if it was not, and the cursor moves. Only a
+// stream that can no longer be committed is given up, and its rows read again.
+func (w *work) resolve(ctx context.Context) error {
+	pending := map[controlplane.Place]*controlplane.Pending{{Unit: w.unit}: w.state.Pending}
+	if b := w.state.Backfill; b != nil && !b.Finished {
+		chunks, err := w.Control.Chunks(ctx, w.unit)
+		if err != nil {
+			return err
+		}
+		for _, c := range chunks {
+			pending[controlplane.Place{Unit: w.unit, Chunk: c.ID}] = c.Pending
+		}
+	}
+	for place, p := range pending {
+		if p == nil {
+			continue
+		}
+		if err := w.resolvePlace(ctx, place, *p); err != nil {
+			return fmt.Errorf("resolving an interrupted commit: %w", err)
+		}
+	}
+	return nil
+}
+
+func (w *work) resolvePlace(ctx context.Context, place controlplane.Place, p controlplane.Pending) error {
 	if err := w.record(ctx); err != nil {
 		return err
 	}
-	committed, err := w.Warehouse.Settle(ctx, target, p.Stream, warehouse.Version(w.state.Generation, p.Position))
-	if err != nil {
-		return fmt.Errorf("resolving an interrupted commit: %w", err)
-	}
-	slog.InfoContext(ctx, "resolved an interrupted commit", "committed", committed, "rows", p.Rows)
+	committed := p.Stream == ""
 	if !committed {
-		if err := w.Control.DiscardPending(ctx, w.lease, w.unit, *p); err != nil {
+		var err error
+		if committed, err = w.Warehouse.Settle(ctx, w.target, p.Stream, warehouse.Version(w.state.Generation, p.Position)); err != nil {
 			return err
 		}
-		w.state.Position, w.state.Pending = max(w.state.Position, p.Position), nil
+	}
+	slog.InfoContext(ctx, "resolved an interrupted commit", "committed", committed, "rows", p.Rows, "chunk", place.Chunk)
+	if !committed {
+		if err := w.Control.DiscardPending(ctx, w.lease, place, p); err != nil {
+			return err
+		}
+		if place.Chunk == 0 {
+			w.state.Position, w.state.Pending = max(w.state.Position, p.Position), nil
+		}
 		return nil
 	}
 	p.RunID = w.runID // the run that earned it is over; this one records it
-	if err := w.Control.CommitBatch(ctx, w.lease, w.unit, *p, nil); err != nil {
-		return err
-	}
-	telemetry.Reject(ctx, p.Rejected)
-	w.state.Position, w.state.Cursor, w.state.Pending = max(w.state.Position, p.Position), p.Cursor, nil
-	return nil
+	return w.settled(ctx, place, p, nil, time.Now())
 }

@@ -25,13 +25,18 @@ type Fence struct {
 	// can write; nil: unknown. Pins are those for transactions open at the read.
 	Floor *int64 `json:"floor"`
 	Pins  []Pin  `json:"pins,omitempty"`
+
+	// Standby says that Snapshot is of a hot standby, which knows the oldest running
+	// transaction and none above it: whatever is from there up may have been running.
+	Standby bool `json:"standby,omitempty"`
 }
 
 // Pin holds the look-back's lower bound where it was while transactions that
 // were open then are still open.
 type Pin struct {
-	Floor *int64   `json:"floor"` // nil: no bound is known
-	Open  []string `json:"open"`  // virtual transaction ids
+	Floor *int64   `json:"floor"`           // nil: no bound is known
+	Open  []string `json:"open"`            // virtual transaction ids
+	Below uint64   `json:"below,omitempty"` // of a standby, instead of Open: until every transaction below it has ended
 }
 
 // Open is a transaction open at a read: Floor is the lowest cursor value it can
@@ -102,6 +107,12 @@ func (f *Fence) since(now snapshot) (unseen, error) {
 		return unseen{}, nil
 	}
 	u := unseen{From: then.xmax}
+	if f.Standby {
+		if then.xmin < then.xmax {
+			u.Doubt, u.Seen = then.xmin, f.Seen
+		}
+		return u, nil
+	}
 	for _, x := range then.running { // ascending
 		if now.ended(x) {
 			u.Doubt, u.Seen = x, f.Seen
@@ -109,6 +120,42 @@ func (f *Fence) since(now snapshot) (unseen, error) {
 		}
 	}
 	return u, nil
+}
+
+// doubtful reports whether a transaction below the snapshot's end may be running.
+func (f *Fence) doubtful(now snapshot) bool {
+	return len(now.running) > 0 || f.Standby && now.xmin < now.xmax
+}
+
+// standbyPins bounds what a fence of a standby remembers; beyond it two pins become
+// one that holds for as long and as low as either.
+const standbyPins = 20
+
+// onStandby makes the fence one of a standby. Which transactions of the primary are
+// open is not known there, only since which id some may be: each read pins what they
+// can write until all from before its snapshot's end have ended. One that began, and
+// took its time, longer than the look-back before it first wrote is not covered.
+func (f *Fence) onStandby(previous *Fence, now snapshot) {
+	f.Standby, f.Pins = true, nil
+	var before *int64
+	if previous != nil {
+		before = previous.Floor
+		for _, p := range previous.Pins {
+			if p.Below > now.xmin {
+				f.Pins = append(f.Pins, p)
+			}
+		}
+	}
+	if now.xmin < now.xmax {
+		f.Pins = append(f.Pins, Pin{Floor: before, Below: now.xmax})
+	}
+	if n := len(f.Pins); n > standbyPins {
+		a, b := f.Pins[n-2], f.Pins[n-1]
+		if b.Floor == nil || a.Floor != nil && *b.Floor < *a.Floor {
+			a.Floor = b.Floor
+		}
+		f.Pins = append(f.Pins[:n-2], Pin{Floor: a.Floor, Below: max(a.Below, b.Below)})
+	}
 }
 
 // lower is the bound of the look-back: the lowest of the floor and the pins,
@@ -143,7 +190,7 @@ func next(previous *Fence, open []Open, snapshot string, floor *int64) *Fence {
 				}
 			}
 			if len(still) > 0 {
-				f.Pins = append(f.Pins, Pin{p.Floor, still})
+				f.Pins = append(f.Pins, Pin{Floor: p.Floor, Open: still})
 			}
 		}
 	}
@@ -152,13 +199,13 @@ func next(previous *Fence, open []Open, snapshot string, floor *int64) *Fence {
 		switch {
 		case known[o.ID]:
 		case o.Floor != nil && (before == nil || *o.Floor > *before):
-			f.Pins = append(f.Pins, Pin{o.Floor, []string{o.ID}})
+			f.Pins = append(f.Pins, Pin{Floor: o.Floor, Open: []string{o.ID}})
 		default:
 			fresh = append(fresh, o.ID)
 		}
 	}
 	if len(fresh) > 0 {
-		f.Pins = append(f.Pins, Pin{before, fresh})
+		f.Pins = append(f.Pins, Pin{Floor: before, Open: fresh})
 	}
 	return f
 }

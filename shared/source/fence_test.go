@@ -97,9 +97,9 @@ func TestLower(t *testing.T) {
 		want  *int64
 	}{
 		{"floor alone", Fence{Floor: new(int64(7))}, new(int64(7))},
-		{"no floor is known", Fence{Pins: []Pin{{new(int64(3)), []string{"1/1"}}}}, nil},
-		{"a pin is lower", Fence{Floor: new(int64(7)), Pins: []Pin{{new(int64(9)), nil}, {new(int64(-2)), nil}}}, new(int64(-2))},
-		{"a pin is unknown", Fence{Floor: new(int64(7)), Pins: []Pin{{new(int64(1)), nil}, {nil, nil}}}, nil},
+		{"no floor is known", Fence{Pins: []Pin{{Floor: new(int64(3)), Open: []string{"1/1"}}}}, nil},
+		{"a pin is lower", Fence{Floor: new(int64(7)), Pins: []Pin{{Floor: new(int64(9)), Open: nil}, {Floor: new(int64(-2)), Open: nil}}}, new(int64(-2))},
+		{"a pin is unknown", Fence{Floor: new(int64(7)), Pins: []Pin{{Floor: new(int64(1)), Open: nil}, {Floor: nil, Open: nil}}}, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -127,10 +127,10 @@ func TestNext(t *testing.T) {
 	four := next(three, open("4/1"), "8:8:", new(int64(400)))
 	five := next(four, nil, "9:9:", new(int64(500)))
 	want := []*Fence{
-		{Snapshot: "5:5:", Floor: new(int64(100)), Pins: []Pin{{nil, []string{"3/1"}}}},
-		{Snapshot: "6:6:", Floor: new(int64(200)), Pins: []Pin{{nil, []string{"3/1"}}, {new(int64(100)), []string{"4/1"}}}},
-		{Snapshot: "7:7:", Floor: new(int64(300)), Pins: []Pin{{nil, []string{"3/1"}}, {new(int64(100)), []string{"4/1"}}}},
-		{Snapshot: "8:8:", Floor: new(int64(400)), Pins: []Pin{{new(int64(100)), []string{"4/1"}}}},
+		{Snapshot: "5:5:", Floor: new(int64(100)), Pins: []Pin{{Floor: nil, Open: []string{"3/1"}}}},
+		{Snapshot: "6:6:", Floor: new(int64(200)), Pins: []Pin{{Floor: nil, Open: []string{"3/1"}}, {Floor: new(int64(100)), Open: []string{"4/1"}}}},
+		{Snapshot: "7:7:", Floor: new(int64(300)), Pins: []Pin{{Floor: nil, Open: []string{"3/1"}}, {Floor: new(int64(100)), Open: []string{"4/1"}}}},
+		{Snapshot: "8:8:", Floor: new(int64(400)), Pins: []Pin{{Floor: new(int64(100)), Open: []string{"4/1"}}}},
 		{Snapshot: "9:9:", Floor: new(int64(500))},
 	}
 	if diff := gocmp.Diff(want, []*Fence{one, two, three, four, five}); diff != "" {
@@ -142,12 +142,12 @@ func TestNext(t *testing.T) {
 // more than the previous read does.
 func TestNextKnowsStarts(t *testing.T) {
 	t.Parallel()
-	previous := &Fence{Floor: new(int64(100)), Pins: []Pin{{new(int64(40)), []string{"1/1"}}}}
+	previous := &Fence{Floor: new(int64(100)), Pins: []Pin{{Floor: new(int64(40)), Open: []string{"1/1"}}}}
 	open := []Open{{"1/1", new(int64(90))}, {"2/1", new(int64(150))}, {"3/1", new(int64(50))}, {"4/1", nil}}
 	got := [][]Pin{next(previous, open, "", nil).Pins, next(nil, open[1:], "", nil).Pins}
 	want := [][]Pin{
-		{{new(int64(40)), []string{"1/1"}}, {new(int64(150)), []string{"2/1"}}, {new(int64(100)), []string{"3/1", "4/1"}}},
-		{{new(int64(150)), []string{"2/1"}}, {new(int64(50)), []string{"3/1"}}, {nil, []string{"4/1"}}},
+		{{Floor: new(int64(40)), Open: []string{"1/1"}}, {Floor: new(int64(150)), Open: []string{"2/1"}}, {Floor: new(int64(100)), Open: []string{"3/1", "4/1"}}},
+		{{Floor: new(int64(150)), Open: []string{"2/1"}}, {Floor: new(int64(50)), Open: []string{"3/1"}}, {Floor: nil, Open: []string{"4/1"}}},
 	}
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("pins (-want +got):\n%s", diff)

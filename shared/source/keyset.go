@@ -10,39 +10,25 @@ import (
 	"github.com/tidemark-data/tidemark/shared/catalog"
 )
 
-// bind sets a value for this transaction only; the statements read it with
-// current_setting, so that no value ever becomes SQL.
-func (r *Read) bind(ctx context.Context, name, value string) error {
-	if _, err := r.tx.Exec(ctx, `SELECT set_config($1, $2, true)`, name, value); err != nil {
-		return fmt.Errorf("binding %s: %w", name, err)
-	}
-	return nil
-}
-
-func (r *Read) bindCursor(ctx context.Context, cursor []string) error {
+func (r *watermarkRead) bindCursor(ctx context.Context, cursor []string) error {
 	for i, value := range cursor {
-		if err := r.bind(ctx, "tidemark.at_"+strconv.Itoa(i), value); err != nil {
+		if err := r.bind(ctx, r.w.atName(i), value); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// bound is a bound value as a type of pg_catalog, by its catalogue name: "bit" by
-// its SQL name would be bit(1).
-func bound(name, typ string) string {
-	return "current_setting('" + name + "')::pg_catalog." + catalog.Quote(typ)
-}
+// atName is the setting that the n-th value of a cursor is bound to.
+func (w *Watermark) atName(n int) string { return w.setting("at_" + strconv.Itoa(n)) }
 
-func (w *Watermark) filterSQL() string {
-	if w.Filter == nil {
-		return ""
+// keysetExprs are (cursor, key) as they are selected.
+func (w *Watermark) keysetExprs() []string {
+	out := make([]string, len(w.keyset))
+	for i, at := range w.keyset {
+		out[i] = w.Table.Columns[at].Expr
 	}
-	c := w.Table.Column(w.Filter.Column)
-	if c.Base == "" {
-		return " AND " + catalog.Quote(c.Name) + "::text = " + bound("tidemark.tenant", "text")
-	}
-	return " AND " + catalog.Quote(c.Name) + " = " + bound("tidemark.tenant", c.Base)
+	return out
 }
 
 // keysetColumns are (cursor, key) as they are ordered and compared. Types
@@ -66,7 +52,7 @@ func (w *Watermark) boundSQL() string {
 	out := make([]string, len(w.keyset))
 	for i, at := range w.keyset {
 		c := w.Table.Columns[at]
-		name := "tidemark.at_" + strconv.Itoa(i)
+		name := w.atName(i)
 		out[i] = bound(name, c.Base)
 		if c.Base == "" {
 			out[i] = "(" + bound(name, "text") + ` COLLATE "C")`
@@ -76,34 +62,34 @@ func (w *Watermark) boundSQL() string {
 }
 
 // lookbackSQL keeps rows at or above the lower bound; every row without one.
-func (r *Read) lookbackSQL(ctx context.Context, lower *int64) (string, error) {
+func (r *watermarkRead) lookbackSQL(ctx context.Context, lower *int64) (string, error) {
 	if lower == nil {
 		return "true", nil
 	}
-	if err := r.bind(ctx, "tidemark.lower", r.w.family.text(*lower)); err != nil {
+	if err := r.bind(ctx, r.w.setting("lower"), r.w.family.text(*lower)); err != nil {
 		return "", err
 	}
-	return catalog.Quote(r.w.Cursor) + " >= " + bound("tidemark.lower", r.w.Table.Column(r.w.Cursor).Base), nil
+	return catalog.Quote(r.w.Cursor) + " >= " + bound(r.w.setting("lower"), r.w.Table.Column(r.w.Cursor).Base), nil
 }
 
 // wideXmin is the 64-bit id of the transaction that wrote a row. Ids of rows
 // are 32 bits wide and never newer than the snapshot's end, which says the
 // epoch. Ids below 3 are frozen rows of old. (PostgreSQL manual, 25.1.5.)
-func (r *Read) wideXmin() string {
+func (r *watermarkRead) wideXmin() string {
 	low := r.now.xmax & math.MaxUint32
 	high := r.now.xmax - low
 	return fmt.Sprintf("(CASE WHEN xmin::text::bigint < 3 THEN 0 ELSE xmin::text::bigint + %d - CASE WHEN xmin::text::bigint > %d THEN 4294967296 ELSE 0 END END)", high, low)
 }
 
 // unseenSQL is true for rows whose transaction the previous read did not see (I2).
-func (r *Read) unseenSQL(ctx context.Context, u unseen) (string, error) {
+func (r *watermarkRead) unseenSQL(ctx context.Context, u unseen) (string, error) {
 	x := r.wideXmin()
 	tests := []string{fmt.Sprintf("%s >= %d", x, u.From)}
 	if u.Doubt > 0 {
-		if err := r.bind(ctx, "tidemark.seen", ids(u.Seen)); err != nil {
+		if err := r.bind(ctx, r.w.setting("seen"), ids(u.Seen)); err != nil {
 			return "", err
 		}
-		tests = append(tests, fmt.Sprintf("(%s >= %d AND %s NOT IN (SELECT unnest(current_setting('tidemark.seen')::bigint[])))", x, u.Doubt, x))
+		tests = append(tests, fmt.Sprintf("(%s >= %d AND %s NOT IN (SELECT unnest(current_setting('%s')::bigint[])))", x, u.Doubt, x, r.w.setting("seen")))
 	}
 	return "(" + strings.Join(tests, " OR ") + ")", nil
 }

@@ -1,35 +1,36 @@
 package source
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
 // Watermark finds inserts and updates of one table by a cursor column that
 // grows with them. It reads by keyset on (cursor, key), at most Limit rows a
 // time, and finds rows committed late by the fence.
 type Watermark struct {
-	Table    *catalog.Table
+	*Rows
 	Cursor   string
-	Key      []string
 	Lookback pipeline.Lookback
 	Limit    int
-	Filter   *Filter // nil: every row
 
 	family family
 	keyset []int // columns of (cursor, key) without repetition, by position in Table.Columns
-	key    []int // columns of the key, likewise
 }
 
-// Filter keeps the rows of one tenant (I8).
-type Filter struct{ Column, Value string }
-
 // Position is where a watermark read ended: the last (cursor, key) read and
-// the fence behind it. It is the JSON of sync_state.cursor.
+// the fence behind it. It is the JSON of a watermark's cursor.
 type Position struct {
 	Cursor []string `json:"cursor"` // texts of the cursor value and the key values; null before the first row
 	At     int64    `json:"at"`     // the cursor value as a number, see family
@@ -41,9 +42,6 @@ type Position struct {
 // works but should be mended, each with its statement.
 func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 	t := w.Table
-	if w.Key, err = t.CheckKey(w.Key); err != nil {
-		return nil, nil, err
-	}
 	cursor := t.Column(w.Cursor)
 	if cursor == nil {
 		return nil, nil, t.Missing("cursor column", w.Cursor)
@@ -52,13 +50,9 @@ func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 		return nil, nil, fault.Fix(fmt.Errorf("cursor column %s of %s is a %s, which does not grow with changes", w.Cursor, t.Name, cursor.Type),
 			"choose a column of integer, date, timestamp or timestamptz type")
 	}
-	if w.Filter != nil && t.Column(w.Filter.Column) == nil {
-		return nil, nil, t.Missing("tenant column", w.Filter.Column)
-	}
 	names := []string{w.Cursor}
 	w.keyset = []int{t.Index(w.Cursor)}
 	for _, name := range w.Key {
-		w.key = append(w.key, t.Index(name))
 		if name != w.Cursor {
 			names = append(names, name)
 			w.keyset = append(w.keyset, t.Index(name))
@@ -80,8 +74,7 @@ func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 	return &w, warnings, nil
 }
 
-// Basis says what a position of this reading is about: with another cursor, key
-// or type of theirs it would mean something else.
+// Basis is the cursor column and the key, with their types.
 func (w *Watermark) Basis() string {
 	var b strings.Builder
 	b.WriteString("watermark")
@@ -89,6 +82,246 @@ func (w *Watermark) Basis() string {
 		fmt.Fprintf(&b, " %s %s", catalog.Quote(w.Table.Columns[at].Name), w.Table.Columns[at].Type)
 	}
 	return b.String()
+}
+
+// Start returns the newest row's position.
+func (w *Watermark) Start(ctx context.Context, source *cloudsql.Pool) (json.RawMessage, error) {
+	s, err := openSession(ctx, source, w.Rows)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close(ctx)
+	p, err := w.newest(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(p)
+}
+
+// newest is the position after every row that the session sees.
+func (w *Watermark) newest(ctx context.Context, s *session) (*Position, error) {
+	last, err := s.tuples(ctx, fmt.Sprintf("SELECT %s FROM %s WHERE %s IS NOT NULL%s ORDER BY %s DESC LIMIT 1",
+		strings.Join(w.keysetExprs(), ", "), w.Table.Source(), catalog.Quote(w.Cursor), w.filterSQL(), strings.Join(w.keysetColumns(), " DESC, ")))
+	if err != nil {
+		return nil, err
+	}
+	r := &watermarkRead{session: s, w: w}
+	if len(last) == 0 {
+		return r.next(ctx, nil, false)
+	}
+	return r.next(ctx, last[0], false)
+}
+
+// Trim has nothing to forget.
+func (w *Watermark) Trim(context.Context, *cloudsql.Pool, json.RawMessage) error { return nil }
+
+// Begin opens a read of the rows past the cursor and of those committed late
+// behind it.
+func (w *Watermark) Begin(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) (Read, error) {
+	p, err := position[Position](cursor)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openSession(ctx, source, w.Rows)
+	if err != nil {
+		return nil, err
+	}
+	return &watermarkRead{session: s, w: w, previous: p}, nil
+}
+
+// position reads a cursor; nil for none.
+func position[P any](cursor json.RawMessage) (*P, error) {
+	if cursor == nil {
+		return nil, nil //nolint:nilnil // no cursor is that of a table never seen
+	}
+	p := new(P)
+	if err := json.Unmarshal(cursor, p); err != nil {
+		return nil, fault.Fix(fmt.Errorf("reading the cursor: %w", err), "the cursor was edited by hand: restore it from tidemark.runs.cursor_after")
+	}
+	return p, nil
+}
+
+// watermarkRead is one read of a watermark.
+type watermarkRead struct {
+	*session
+	w        *Watermark
+	previous *Position
+	late     string // condition on rows behind the cursor; "": there can be none
+	fresh    string // condition on rows past it
+}
+
+// Unchanged reports that not a single transaction has ended since the previous
+// read, so that there is nothing to look for.
+func (r *watermarkRead) Unchanged() bool {
+	return r.previous != nil && !r.previous.More && r.previous.Fence.Snapshot == r.text
+}
+
+// Copy writes late rows first: the position is that of the last fresh one.
+func (r *watermarkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result, error) {
+	var result Result
+	if err := r.prepare(ctx); err != nil {
+		return result, err
+	}
+	selected := r.w.selected()
+	if r.late != "" {
+		if err := r.copy(ctx, rows, selected+" WHERE "+r.late); err != nil {
+			return result, err
+		}
+		if err := rows.Continue(); err != nil {
+			return result, err
+		}
+	}
+	before := rows.Position()
+	if err := r.copy(ctx, rows, selected+" WHERE "+r.fresh+r.order()); err != nil {
+		return result, err
+	}
+	var last [][]byte
+	if row := rows.Last(); row != nil {
+		for _, at := range r.w.keyset {
+			last = append(last, row[at])
+		}
+	}
+	result.More = rows.Position()-before >= int64(r.w.Limit)
+	p, err := r.next(ctx, last, result.More)
+	if err != nil {
+		return result, err
+	}
+	if result.Cursor, err = json.Marshal(p); err != nil {
+		return result, fmt.Errorf("writing the cursor: %w", err)
+	}
+	return result, nil
+}
+
+func (r *watermarkRead) order() string {
+	return fmt.Sprintf(" ORDER BY %s LIMIT %d", strings.Join(r.w.keysetColumns(), ", "), r.w.Limit)
+}
+
+// prepare binds the values of the read and writes its conditions.
+func (r *watermarkRead) prepare(ctx context.Context) error {
+	p := r.previous
+	if p != nil && p.Cursor != nil {
+		if err := r.bindCursor(ctx, p.Cursor); err != nil {
+			return err
+		}
+		r.fresh = r.w.keysetSQL() + " > " + r.w.boundSQL() + r.w.filterSQL()
+	} else {
+		r.fresh = catalog.Quote(r.w.Cursor) + " IS NOT NULL" + r.w.filterSQL()
+	}
+	return r.prepareLate(ctx)
+}
+
+func (r *watermarkRead) prepareLate(ctx context.Context) error {
+	p := r.previous
+	cursor := r.w.Table.Column(r.w.Cursor)
+	if p == nil || p.Fence == nil {
+		if !cursor.NotNull { // a first sight takes the rows without a cursor value too
+			r.late = catalog.Quote(r.w.Cursor) + " IS NULL" + r.w.filterSQL()
+		}
+		return nil
+	}
+	if p.postponed() {
+		return nil
+	}
+	u, err := p.Fence.since(r.now)
+	if err != nil {
+		return err
+	}
+	test, err := r.unseenSQL(ctx, u)
+	if err != nil {
+		return err
+	}
+	var branches []string
+	if p.Cursor != nil {
+		within, err := r.lookbackSQL(ctx, p.Fence.lower())
+		if err != nil {
+			return err
+		}
+		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL())
+	}
+	if !cursor.NotNull {
+		branches = append(branches, catalog.Quote(r.w.Cursor)+" IS NULL")
+	}
+	if len(branches) > 0 {
+		r.late = "(" + strings.Join(branches, " OR ") + ") AND " + test + r.w.filterSQL()
+	}
+	return nil
+}
+
+// next is the position after the read. last holds the COPY bytes of the keyset of
+// the last fresh row, nil if there was none; more says that it stopped at its limit.
+func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Position, error) {
+	p := &Position{More: more}
+	if r.previous != nil {
+		p.Cursor, p.At = r.previous.Cursor, r.previous.At
+	}
+	if last != nil {
+		var err error
+		if p.Cursor, err = r.texts(ctx, r.w.Table, r.w.keyset, last); err != nil {
+			return nil, err
+		}
+		p.At = r.w.family.number(last[0])
+	}
+	var before *Fence
+	if r.previous != nil {
+		before = r.previous.Fence
+	}
+	if r.previous != nil && r.previous.postponed() {
+		p.Fence = before
+		return p, nil
+	}
+	open := make([]Open, len(r.open))
+	for i, t := range r.open {
+		open[i] = Open{ID: t.id, Floor: r.w.startFloor(t.began)}
+	}
+	p.Fence = next(before, open, r.text, r.w.floor(r.at, p))
+	if r.standby {
+		p.Fence.onStandby(before, r.now)
+	}
+	if err := r.see(ctx, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// see records which transactions above the oldest running one are visible in
+// the part of the table that the next read will look back on.
+func (r *watermarkRead) see(ctx context.Context, p *Position) error {
+	if !p.Fence.doubtful(r.now) {
+		return nil // all below the snapshot's end is visible
+	}
+	var branches []string
+	if p.Cursor != nil {
+		within, err := r.lookbackSQL(ctx, p.Fence.lower())
+		if err != nil {
+			return err
+		}
+		if err := r.bindCursor(ctx, p.Cursor); err != nil {
+			return err
+		}
+		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL())
+	}
+	if !r.w.Table.Column(r.w.Cursor).NotNull {
+		branches = append(branches, catalog.Quote(r.w.Cursor)+" IS NULL")
+	}
+	if len(branches) == 0 {
+		return nil
+	}
+	x := r.wideXmin()
+	rows, err := r.tx.Query(ctx, fmt.Sprintf("SELECT DISTINCT %s FROM %s WHERE (%s) AND %s >= %d%s ORDER BY 1 DESC LIMIT %d",
+		x, r.w.Table.Source(), strings.Join(branches, " OR "), x, r.now.xmin, r.w.filterSQL(), seenLimit+1))
+	if err != nil {
+		return fmt.Errorf("reading visible transactions: %w", err)
+	}
+	seen, err := pgx.CollectRows(rows, pgx.RowTo[uint64])
+	if err != nil {
+		return fmt.Errorf("reading visible transactions: %w", err)
+	}
+	if len(seen) > seenLimit {
+		seen = seen[:seenLimit]
+	}
+	slices.Reverse(seen)
+	p.Fence.Seen = seen
+	return nil
 }
 
 // postponed says that late rows are looked for only when the drain is through:

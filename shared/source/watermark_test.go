@@ -152,13 +152,16 @@ func TestFloor(t *testing.T) {
 
 func sqlWatermark() *Watermark {
 	return &Watermark{
-		Table: &catalog.Table{Schema: `we"ird`, Name: "T", Columns: []catalog.Column{
-			{Name: "id", Base: "int8", Param: 20, NotNull: true},
-			{Name: `up"dated`, Base: "timestamptz", Param: 1184, NotNull: true},
-			{Name: "code", Param: 25, NotNull: true}, // citext, an enum: no built-in type
-			{Name: "tenant", Base: "uuid", Param: 2950},
-		}},
-		Cursor: `up"dated`, Key: []string{"code", "id"}, family: instant, keyset: []int{1, 2, 0}, key: []int{2, 0},
+		Rows: &Rows{
+			Table: &catalog.Table{Schema: `we"ird`, Name: "T", Columns: []catalog.Column{
+				{Name: "id", Base: "int8", Param: 20, NotNull: true},
+				{Name: `up"dated`, Base: "timestamptz", Param: 1184, NotNull: true},
+				{Name: "code", Param: 25, NotNull: true}, // citext, an enum: no built-in type
+				{Name: "tenant", Base: "uuid", Param: 2950},
+			}},
+			Key: []string{"code", "id"}, key: []int{2, 0},
+		},
+		Cursor: `up"dated`, family: instant, keyset: []int{1, 2, 0},
 	}
 }
 
@@ -168,21 +171,21 @@ func TestKeysetSQL(t *testing.T) {
 	t.Parallel()
 	w := sqlWatermark()
 	got := []string{w.keysetSQL(), w.boundSQL(), w.filterSQL()}
-	w.Filter = &Filter{"tenant", "x'; DROP TABLE y; --"}
+	w.Filters = []Filter{{"tenant", "x'; DROP TABLE y; --"}}
 	got = append(got, w.filterSQL())
-	w.Filter = &Filter{"code", "acme"}
+	w.Filters = append(w.Filters, Filter{"code", "acme"})
 	got = append(got, w.filterSQL())
 	want := []string{
 		`("up""dated", ("code"::text COLLATE "C"), "id")`,
 		`(current_setting('tidemark.at_0')::pg_catalog."timestamptz", (current_setting('tidemark.at_1')::pg_catalog."text" COLLATE "C"), current_setting('tidemark.at_2')::pg_catalog."int8")`,
 		``,
-		` AND "tenant" = current_setting('tidemark.tenant')::pg_catalog."uuid"`,
-		` AND "code"::text = current_setting('tidemark.tenant')::pg_catalog."text"`,
+		` AND "tenant" = current_setting('tidemark.filter_0')::pg_catalog."uuid"`,
+		` AND "tenant" = current_setting('tidemark.filter_0')::pg_catalog."uuid" AND "code"::text = current_setting('tidemark.filter_1')::pg_catalog."text"`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("SQL (-want +got):\n%s", diff)
 	}
-	oids, formats := w.params(w.keyset)
+	oids, formats := params(w.Table, w.keyset)
 	if diff := cmp.Diff([]uint32{1184, 25, 20}, oids); diff != "" {
 		t.Errorf("params (-want +got):\n%s", diff)
 	}
@@ -212,7 +215,7 @@ func TestWideXmin(t *testing.T) {
 		3 << 32:    {"+ 12884901888 ", "> 0 "},
 		1<<32 - 10: {"+ 0 ", "> 4294967286 "},
 	} {
-		r := Read{now: snapshot{xmax: xmax}}
+		r := watermarkRead{session: &session{now: snapshot{xmax: xmax}}}
 		got := r.wideXmin()
 		if !strings.Contains(got, want[0]) || !strings.Contains(got, want[1]) || !strings.Contains(got, "< 3 THEN 0") {
 			t.Errorf("wideXmin at %d = %s, want %q", xmax, got, want)
@@ -263,7 +266,7 @@ func TestUnchanged(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := Read{previous: test.previous, text: test.now}
+			r := watermarkRead{session: &session{text: test.now}, previous: test.previous}
 			if r.Unchanged() != test.want {
 				t.Errorf("Unchanged = %t", r.Unchanged())
 			}
@@ -271,12 +274,15 @@ func TestUnchanged(t *testing.T) {
 	}
 }
 
-// TestNewWatermarkRefuses what the catalogue contradicts before anything else.
-func TestNewWatermarkRefuses(t *testing.T) {
+// TestNewRowsRefuses what the catalogue contradicts before anything else.
+func TestNewRowsRefuses(t *testing.T) {
 	t.Parallel()
 	table := sqlWatermark().Table
-	for name, key := range map[string][]string{"no key": nil, "no such column": {"nope"}, "nullable": {"tenant"}, "not unique": {"id"}} {
-		if _, _, err := NewWatermark(Watermark{Table: table, Cursor: "id", Key: key}); err == nil {
+	for name, rows := range map[string]Rows{
+		"no key": {}, "no such column": {Key: []string{"nope"}}, "nullable": {Key: []string{"tenant"}}, "not unique": {Key: []string{"id"}},
+	} {
+		rows.Table = table
+		if _, err := NewRows(rows); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

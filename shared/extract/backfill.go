@@ -1,0 +1,199 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidemark-data/tidemark/shared/controlplane"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/source"
+	"github.com/tidemark-data/tidemark/shared/tick"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+)
+
+// chunksAtOnce bounds the chunks of a table that are read together: each holds a
+// connection while it reads (I10).
+const chunksAtOnce = 2
+
+// sliceTime is how long chunks are read before changes are looked for again: they keep
+// flowing during a backfill.
+const sliceTime = 20 * time.Second
+
+// begin starts following a table that is not followed yet, or reads it anew where a
+// message asks for it: once, however often the message comes (I4).
+func (w *work) begin(ctx context.Context) error {
+	asked := w.full && (w.state.Backfill == nil || w.state.Backfill.RequestedBy != w.messageID)
+	switch {
+	case w.spec.Capture.Method == pipeline.MethodSnapshot: // each read is whole
+		return nil
+	case w.state.Cursor == nil:
+		return w.startOver(ctx, "", w.requestedBy(asked))
+	case asked:
+		return w.resync(ctx, "a message asked for it", w.messageID)
+	}
+	return nil
+}
+
+func (w *work) requestedBy(asked bool) string {
+	if asked {
+		return w.messageID
+	}
+	return ""
+}
+
+// startOver follows the table from now on, and backfills what is there. reason says
+// what was lost, if anything was: then the table gets a new generation.
+func (w *work) startOver(ctx context.Context, reason, requestedBy string) error {
+	cursor, err := w.capture.Start(ctx, w.Source)
+	if err != nil {
+		return err
+	}
+	w.state.Cursor = cursor
+	if reason != "" {
+		return w.resync(ctx, reason, requestedBy)
+	}
+	return w.startBackfill(ctx, w.state.Generation, reason, requestedBy)
+}
+
+// resync reads the whole table again in a new generation, while its changes are
+// followed from where they are: readers see each row's old version until the new one
+// is there, and what is gone until the end (I6).
+func (w *work) resync(ctx context.Context, reason, requestedBy string) error {
+	if err := w.record(ctx); err != nil {
+		return err
+	}
+	if err := w.startBackfill(ctx, w.state.Generation+1, reason, requestedBy); err != nil {
+		return err
+	}
+	w.warn(ctx, "the whole table is read again: "+reason)
+	return nil
+}
+
+func (w *work) startBackfill(ctx context.Context, generation int, reason, requestedBy string) error {
+	plan, err := w.source.Plan(ctx, w.Source, int64(w.spec.BatchRows))
+	if err != nil {
+		return err
+	}
+	w.state, err = w.Control.StartBackfill(ctx, w.lease, w.unit, controlplane.NewBackfill{
+		Backfill: controlplane.Backfill{Generation: generation, RequestedBy: requestedBy, BatchRows: plan.BatchRows, Estimated: plan.Estimated},
+		Reason:   reason, Ranges: plan.Ranges, Cursor: w.state.Cursor,
+	})
+	if err == nil {
+		slog.InfoContext(ctx, "backfill started", "generation", generation, "chunks", len(plan.Ranges), "estimated_rows", plan.Estimated, "batch_rows", plan.BatchRows)
+	}
+	return err
+}
+
+// backfill reads chunks for a while. more says that some are left. No change of the
+// table is landed meanwhile: a truncation would not reach rows that are on their way.
+func (w *work) backfill(ctx context.Context) (more bool, err error) {
+	if b := w.state.Backfill; b == nil || b.Finished {
+		return false, nil
+	}
+	chunks, err := w.Control.Chunks(ctx, w.unit)
+	if err != nil {
+		return false, err
+	}
+	if len(chunks) == 0 {
+		return false, w.finishBackfill(ctx)
+	}
+	if err := w.record(ctx); err != nil {
+		return false, err
+	}
+	slice := time.Now().Add(sliceTime)
+	var waiting, lost atomic.Pointer[string]
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(chunksAtOnce)
+	for _, c := range chunks {
+		group.Go(func() error {
+			var buffers warehouse.Buffers
+			for time.Now().Before(slice) && tick.TimeLeft(ctx) && waiting.Load() == nil {
+				done, err := w.chunk(ctx, &c, &buffers)
+				switch gone, ok := errors.AsType[*source.LostError](err); {
+				case ok:
+					lost.Store(&gone.Reason)
+					return nil
+				case errors.Is(err, errBarrier):
+					reason := err.Error()
+					waiting.Store(&reason)
+					return nil
+				case err != nil || done:
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return false, err
+	}
+	if reason := lost.Load(); reason != nil {
+		return true, w.resync(context.WithoutCancel(ctx), *reason, "")
+	}
+	if reason := waiting.Load(); reason != nil {
+		slog.InfoContext(ctx, "the backfill waits", "reason", *reason)
+		return false, nil
+	}
+	return true, nil
+}
+
+// errBarrier says that transactions are open that have to end before the table is
+// read: the next tick looks again.
+var errBarrier = errors.New("transactions from before the table was followed are still open")
+
+// chunk moves one batch of a chunk. A change of one of its rows that has landed, or
+// will, has a higher position and wins.
+func (w *work) chunk(ctx context.Context, c *controlplane.Chunk, buffers *warehouse.Buffers) (done bool, err error) {
+	b := w.state.Backfill
+	part := source.Chunk{Rows: w.source, Range: c.Range, Limit: b.BatchRows, Barrier: b.Barrier}
+	read, err := part.Begin(ctx, w.Source, c.Cursor)
+	if err != nil {
+		return false, err
+	}
+	if read == nil {
+		return false, errBarrier
+	}
+	defer read.Close(ctx)
+	position, err := w.Control.BackfillPosition(ctx)
+	if err != nil {
+		return false, err
+	}
+	result, err := w.land(ctx, controlplane.Place{Unit: w.unit, Chunk: c.ID}, read, position, buffers)
+	if err != nil {
+		return false, fmt.Errorf("backfilling chunk %d: %w", c.ID, err)
+	}
+	c.Cursor = result.Cursor
+	return !result.More, nil
+}
+
+// finishBackfill removes what an earlier generation has and this one has not: it is
+// gone from the source.
+func (w *work) finishBackfill(ctx context.Context) error {
+	var partitions []string
+	if w.state.Generation > 1 {
+		position, err := w.Control.BackfillPosition(ctx)
+		if err != nil {
+			return err
+		}
+		swept, err := w.sweep(ctx, warehouse.Sweep{
+			Below: warehouse.GenerationPrefix(w.state.Generation), Version: warehouse.VersionAt(w.state.Generation, position, 0), At: time.Now(),
+		})
+		if err != nil {
+			return fmt.Errorf("removing what is gone: %w", err)
+		}
+		partitions = swept.Partitions
+		slog.InfoContext(ctx, "removed what is gone", "rows", swept.Rows)
+	}
+	if err := w.Control.FinishBackfill(ctx, w.lease, w.unit, partitions); err != nil {
+		return err
+	}
+	w.state.Backfill.Finished = true
+	slog.InfoContext(ctx, "backfill finished", "generation", w.state.Generation)
+	return nil
+}

@@ -1,0 +1,255 @@
+package extract
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tidemark-data/tidemark/shared/controlplane"
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/rowwire"
+	"github.com/tidemark-data/tidemark/shared/source"
+	"github.com/tidemark-data/tidemark/shared/telemetry"
+	"github.com/tidemark-data/tidemark/shared/warehouse"
+)
+
+// maxRejects is how many rows of one batch may be refused before the table is
+// stopped: beyond it something is wrong with more than a row.
+const maxRejects = 10_000
+
+// commitTimeout is under the lease's expiry, so that nobody else can hold the
+// lease while a commit of ours may still be carried out (I5).
+const commitTimeout = 20 * time.Second
+
+// landing is one batch on its way: the rows of a read into one stream, then the
+// cursor they earn. Several of one table may be on their way at once.
+type landing struct {
+	*work
+	place    controlplane.Place
+	read     source.Read
+	position int64
+	buffers  *warehouse.Buffers
+
+	rows    *rowwire.Transcoder
+	filling *rowwire.Batch    // what the transcoder is writing to
+	stream  *warehouse.Stream // nil until there is a row
+	rejects []reject
+	refused []warehouse.RefusedRow
+}
+
+type reject struct {
+	key    [][]byte
+	column string
+	reason string
+}
+
+// land moves what a read finds into the log and commits the cursor at its place.
+func (w *work) land(ctx context.Context, place controlplane.Place, read source.Read, position int64, buffers *warehouse.Buffers) (source.Result, error) {
+	l := &landing{work: w, place: place, read: read, position: position, buffers: buffers}
+	defer l.close()
+	result, err := l.fill(ctx)
+	if err != nil {
+		return result, err
+	}
+	return result, l.commit(ctx, result)
+}
+
+// fill reads the rows into the stream and closes it for more.
+func (l *landing) fill(ctx context.Context) (result source.Result, err error) {
+	if err := l.open(ctx); err != nil {
+		return result, err
+	}
+	if result, err = l.read.Copy(ctx, l.rows); err != nil {
+		return result, err
+	}
+	return result, l.finish(ctx)
+}
+
+// open makes the transcoder that writes to the stream.
+func (l *landing) open(ctx context.Context) error {
+	layout := l.target.Layout(l.read.At())
+	layout.VersionPrefix = warehouse.Version(l.state.Generation, l.position)
+	layout.SyncedAt = l.read.At().UnixMicro()
+	layout.KeepLast = true
+	l.filling = l.buffers.Take()
+	var err error
+	l.rows, err = rowwire.NewTranscoder(layout, l.filling, func(full *rowwire.Batch) (*rowwire.Batch, error) { return l.append(ctx, full) }, l.reject)
+	return err
+}
+
+// finish hands over the last rows and waits until all are in the stream.
+func (l *landing) finish(ctx context.Context) error {
+	if err := l.rows.Close(); err != nil {
+		return err
+	}
+	l.buffers.Give(l.filling)
+	if l.stream == nil {
+		return nil
+	}
+	var err error
+	l.refused, err = l.stream.Finish(ctx)
+	return err
+}
+
+func (l *landing) append(ctx context.Context, full *rowwire.Batch) (*rowwire.Batch, error) {
+	if l.stream == nil {
+		stream, err := l.Warehouse.NewStream(ctx, l.target, l.buffers)
+		if fault.GRPCCode(err) == codes.NotFound {
+			// The log was dropped, or is too new to be known everywhere.
+			return nil, &fault.Error{Class: fault.Transient, Remedy: "the next run makes the log table anew", Err: errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))}
+		}
+		if fault.GRPCCode(err) == codes.PermissionDenied {
+			// So BigQuery answers for a log that is gone, too: the next run finds out.
+			return nil, errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))
+		}
+		if err != nil {
+			return nil, err
+		}
+		l.stream = stream
+	}
+	var err error
+	l.filling, err = l.stream.Append(ctx, full)
+	return l.filling, err
+}
+
+func (l *landing) reject(r rowwire.Reject) error {
+	column := ""
+	if r.Column >= 0 {
+		column = l.target.Columns[r.Column].Name
+	}
+	if len(l.rejects) == maxRejects {
+		return fault.Fix(fmt.Errorf("more than %d rows refused, the last for column %q: %s", maxRejects, column, r.Reason),
+			"change the column's type or mend its values in the source")
+	}
+	l.rejects = append(l.rejects, reject{l.read.KeyOf(r.Tuple), column, r.Reason.String()})
+	return nil
+}
+
+// commit saves what is about to happen, makes it happen, and moves the cursor.
+func (l *landing) commit(ctx context.Context, result source.Result) error {
+	read := l.rows.Rows() + l.rows.Rejected() - result.Deleted
+	if read+result.Deleted+int64(len(result.Refused)) == 0 && result.Truncated == nil && l.place.Chunk == 0 {
+		l.read.Close(ctx) // its connection first: never wait for a second one
+		l.state.Cursor = result.Cursor
+		return l.Control.Touch(ctx, l.lease, l.unit, result.Cursor)
+	}
+	rejects, err := l.wholeRows(ctx, result.Refused)
+	if err != nil {
+		return err
+	}
+	l.read.Close(ctx) // the snapshot has told all it can
+	if err := l.record(ctx); err != nil {
+		return err
+	}
+	p := controlplane.Pending{
+		Position: l.position, Cursor: result.Cursor, RunID: l.runID,
+		Rows: l.rows.Rows() - int64(len(l.refused)) - result.Deleted, Read: read, Deleted: result.Deleted,
+		Rejected: int64(len(rejects)), Bytes: l.rows.Bytes(), Partitions: l.rows.Partitions(), Done: !result.More,
+	}
+	if l.target.Partition == nil {
+		p.Partitions = []string{warehouse.WholeLog}
+	}
+	if result.Truncated != nil && l.target.Deletes != warehouse.IgnoreDeletes {
+		p.Truncated = warehouse.VersionAt(l.state.Generation, l.position, *result.Truncated)
+	}
+	streamed := l.stream != nil && l.stream.Rows() > 0
+	if streamed {
+		p.Stream = l.stream.Name()
+	}
+	if streamed || p.Truncated != "" {
+		if err := l.Control.SavePending(ctx, l.lease, l.place, p, rejects); err != nil {
+			return err
+		}
+		rejects = nil // saved with it
+	}
+	if streamed {
+		if err := l.commitStream(ctx, p); err != nil {
+			return err
+		}
+	}
+	return l.settled(ctx, l.place, p, rejects, l.read.At())
+}
+
+// settled does what follows a commit of the rows: what a truncation left behind goes,
+// and the cursor moves.
+func (w *work) settled(ctx context.Context, place controlplane.Place, p controlplane.Pending, rejects []controlplane.Reject, at time.Time) error {
+	if p.Truncated != "" {
+		// After the rows, so that readers never see the table empty (I6): what they hold
+		// is newer than the truncation and stays.
+		swept, err := w.sweep(ctx, warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: at})
+		if err != nil {
+			return fmt.Errorf("removing what was truncated: %w", err)
+		}
+		p.Deleted += swept.Rows
+		p.Partitions = union(p.Partitions, swept.Partitions)
+	}
+	if err := w.Control.CommitBatch(ctx, w.lease, place, p, rejects); err != nil { // I1
+		return err
+	}
+	telemetry.Reject(ctx, p.Rejected)
+	slog.InfoContext(ctx, "batch committed", "rows", p.Rows, "deleted", p.Deleted, "rejected", p.Rejected, "bytes", p.Bytes, "chunk", place.Chunk)
+	if place.Chunk == 0 {
+		w.state.Cursor, w.state.Position, w.state.Pending = p.Cursor, max(w.state.Position, p.Position), nil
+	}
+	return nil
+}
+
+// sweep tombstones what is older than a version, and accounts for it.
+func (w *work) sweep(ctx context.Context, s warehouse.Sweep) (warehouse.Swept, error) {
+	s.Labels = map[string]string{"tidemark-pipeline": w.unit.Pipeline}
+	swept, err := w.Warehouse.Sweep(ctx, w.target, s)
+	telemetry.Bill(ctx, swept.Bytes, swept.Job)
+	return swept, err
+}
+
+func union(a, b []string) []string {
+	for _, x := range b {
+		if !slices.Contains(a, x) {
+			a = append(a, x)
+		}
+	}
+	return a
+}
+
+func (l *landing) commitStream(ctx context.Context, p controlplane.Pending) error {
+	limited, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	err := l.Warehouse.Commit(limited, l.target, p.Stream)
+	var refused *warehouse.CommitError
+	if errors.As(err, &refused) { // answered, and certainly not done
+		return errors.Join(err, l.Control.DiscardPending(ctx, l.lease, l.place, p))
+	}
+	return err
+}
+
+// wholeRows are the rows left out: what we refused as it is in the snapshot,
+// what BigQuery refused as it was sent, and entries that name no row.
+func (l *landing) wholeRows(ctx context.Context, entries []source.Refused) ([]controlplane.Reject, error) {
+	out := make([]controlplane.Reject, 0, len(l.rejects)+len(l.refused)+len(entries))
+	for _, r := range l.rejects {
+		row, err := l.read.Row(ctx, r.key)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, controlplane.Reject{Column: r.column, Reason: r.reason, Row: row})
+	}
+	for _, r := range l.refused {
+		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row})
+	}
+	for _, r := range entries {
+		out = append(out, controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: json.RawMessage(r.Row)})
+	}
+	return out, nil
+}
+
+func (l *landing) close() {
+	if l.stream != nil {
+		l.stream.Close()
+	}
+}

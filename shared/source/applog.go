@@ -1,0 +1,242 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
+)
+
+// appFeed tells the keys of a table by a log that the application keeps: a table to
+// which a row is added for every change, followed by its own watermark, late commits
+// included (I2).
+type appFeed struct {
+	watermarkFeed
+
+	rows *Rows // whose keys the log has
+	log  *pipeline.Log
+	typ  string // the type that a query names; "": log.Type says
+}
+
+// entry is one row of the log.
+type entry struct {
+	key    []string
+	action string
+	at     string // where it is: tableoid and ctid
+}
+
+func (f *appFeed) basis() string {
+	return fmt.Sprintf("log %s %s %v %v", f.w.Table.SQLName(), f.w.Basis(), f.log.Object, f.log.Type)
+}
+
+// newAppFeed checks the columns of the log that are mapped.
+func newAppFeed(f appFeed) (*appFeed, error) {
+	if len(f.log.Object) != len(f.rows.Key) {
+		return nil, fault.Fix(fmt.Errorf("log.object of %s has %d columns, its key (%s) has %d", f.rows.Table.Name, len(f.log.Object), strings.Join(f.rows.Key, ", "), len(f.rows.Key)),
+			"name in log.object one column of the log for each column of the key, in the same order")
+	}
+	columns := slices.Clone(f.log.Object)
+	if f.log.Type != nil {
+		columns = append(columns, f.log.Type.Column)
+	}
+	if f.log.Action != nil {
+		columns = append(columns, f.log.Action.Column)
+	}
+	for _, name := range columns {
+		if f.w.Table.Column(name) == nil {
+			return nil, f.w.Table.Missing("log column", name)
+		}
+	}
+	return &f, nil
+}
+
+// logType is the value of the log's type column for a table, as the query of the
+// pipeline file says.
+func logType(ctx context.Context, source *cloudsql.Pool, schema string, t *pipeline.LogType) (string, error) {
+	if t.Query == "" {
+		return t.Value, nil
+	}
+	var values []string
+	err := pgx.BeginTxFunc(ctx, source, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT set_config('search_path', quote_ident($1) || ', public', true), set_config('statement_timeout', '30s', true)`, schema); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, "SELECT t::text FROM ("+t.Query+"\n) AS q(t)")
+		if err != nil {
+			return err
+		}
+		values, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("running log.type.query: %w", err)
+	}
+	if len(values) != 1 {
+		return "", fault.Fix(fmt.Errorf("log.type.query returns %d rows, and names no one type", len(values)),
+			"correct the query in the pipeline file so that it returns the one value that entries about this table have")
+	}
+	return values[0], nil
+}
+
+// changes reads the entries and keeps the keys that parse.
+func (f *appFeed) changes(ctx context.Context, s *session, cursor json.RawMessage) (changes, error) {
+	found, read, err := f.read(ctx, s, cursor)
+	if err != nil || read == nil {
+		return found, err
+	}
+	entries, err := f.entries(ctx, s, read)
+	if err != nil {
+		return found, err
+	}
+	entries, err = f.known(ctx, s, entries, &found)
+	if err != nil {
+		return found, err
+	}
+	bad, err := f.unparsable(ctx, s, entries)
+	if err != nil {
+		return found, err
+	}
+	var good []entry
+	for i, e := range entries {
+		if !bad[i] {
+			good = append(good, e)
+			continue
+		}
+		reason := fmt.Sprintf("(%s) of the log is no key (%s) of %s", strings.Join(f.log.Object, ", "), strings.Join(f.rows.Key, ", "), f.rows.Table.Name)
+		if err := f.refuse(ctx, s, e, f.log.Object[0], reason, &found); err != nil {
+			return found, err
+		}
+	}
+	if len(good) == 0 {
+		return found, nil
+	}
+	if err := f.bindKeys(ctx, s, good); err != nil {
+		return found, err
+	}
+	found.keys = f.relation()
+	return found, nil
+}
+
+// entries fetches the entries of the read: their keys and nothing else.
+func (f *appFeed) entries(ctx context.Context, s *session, read *watermarkRead) ([]entry, error) {
+	objects := make([]string, len(f.log.Object))
+	for i, name := range f.log.Object {
+		objects[i] = catalog.Quote(name) + "::text"
+	}
+	action := "''"
+	if f.log.Action != nil {
+		action = "coalesce(" + catalog.Quote(f.log.Action.Column) + "::text, '')"
+	}
+	rows, err := s.tx.Query(ctx, read.keysSQL(fmt.Sprintf("array_replace(ARRAY[%s], NULL, ''), %s, tableoid::bigint || ' ' || ctid::text", strings.Join(objects, ", "), action)))
+	if err != nil {
+		return nil, fmt.Errorf("reading the log %s: %w", f.w.Table.Name, err)
+	}
+	var out []entry
+	var e entry
+	if _, err := pgx.ForEachRow(rows, []any{&e.key, &e.action, &e.at}, func() error {
+		out = append(out, entry{slices.Clone(e.key), e.action, e.at})
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("reading the log %s: %w", f.w.Table.Name, err)
+	}
+	return out, nil
+}
+
+// known refuses the entries whose action is none of those declared. What happened to
+// the row is not taken from it: the row itself shows.
+func (f *appFeed) known(ctx context.Context, s *session, entries []entry, found *changes) ([]entry, error) {
+	a := f.log.Action
+	if a == nil {
+		return entries, nil
+	}
+	var out []entry
+	for _, e := range entries {
+		if slices.Contains(a.Added, e.action) || slices.Contains(a.Changed, e.action) || slices.Contains(a.Deleted, e.action) {
+			out = append(out, e)
+			continue
+		}
+		if err := f.refuse(ctx, s, e, a.Column, "the action is none of log.action.added, changed and deleted: add it there", found); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// refuse keeps an entry whole, as JSON, with the reason.
+func (f *appFeed) refuse(ctx context.Context, s *session, e entry, column, reason string, found *changes) error {
+	oid, ctid, _ := strings.Cut(e.at, " ")
+	var row []byte
+	if err := s.tx.QueryRow(ctx, "SELECT row_to_json(t) FROM "+f.w.Table.Source()+" AS t WHERE t.tableoid = $1::text::oid AND t.ctid = $2::text::tid", oid, ctid).Scan(&row); err != nil {
+		return fmt.Errorf("reading a refused entry: %w", err)
+	}
+	found.refused = append(found.refused, Refused{column, f.w.Table.Name + ": " + reason, row})
+	return nil
+}
+
+func (f *appFeed) bindKeys(ctx context.Context, s *session, entries []entry) error {
+	for i := range f.rows.key {
+		texts := make([]string, len(entries))
+		for n, e := range entries {
+			texts[n] = e.key[i]
+		}
+		if _, err := s.tx.Exec(ctx, `SELECT set_config($1, $2::text[]::text, true)`, f.keyName(i), texts); err != nil {
+			return fmt.Errorf("binding the keys: %w", err)
+		}
+	}
+	return nil
+}
+
+func (f *appFeed) keyName(i int) string { return f.w.setting("key_" + strconv.Itoa(i)) }
+
+// relation is the keys that are bound.
+func (f *appFeed) relation() string {
+	arrays, names := make([]string, len(f.rows.key)), make([]string, len(f.rows.key))
+	for i := range f.rows.key {
+		arrays[i] = "current_setting('" + f.keyName(i) + "')::text[]"
+		names[i] = catalog.Quote(f.rows.Key[i])
+	}
+	return fmt.Sprintf("SELECT %s FROM unnest(%s) AS entry(%s)", strings.Join(names, ", "), strings.Join(arrays, ", "), strings.Join(names, ", "))
+}
+
+// unparsable tells which entries have a key that Postgres does not read as one of the
+// table: all are tried together, and halved where that fails.
+func (f *appFeed) unparsable(ctx context.Context, s *session, entries []entry) (map[int]bool, error) {
+	bad := map[int]bool{}
+	var try func(from, to int) error
+	try = func(from, to int) error {
+		if from == to {
+			return nil
+		}
+		err := pgx.BeginFunc(ctx, s.tx, func(tx pgx.Tx) error { // a savepoint
+			if err := f.bindKeys(ctx, s, entries[from:to]); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "SELECT count(*) FROM ("+f.rows.typed(f.relation())+" OFFSET 0) AS t WHERE t IS NOT NULL")
+			return err
+		})
+		switch {
+		case err == nil:
+			return nil
+		case !strings.HasPrefix(fault.SQLState(err), "22"): // data exceptions
+			return fmt.Errorf("reading the keys of the log %s: %w", f.w.Table.Name, err)
+		case to-from == 1:
+			bad[from] = true
+			return nil
+		}
+		middle := (from + to) / 2
+		if err := try(from, middle); err != nil {
+			return err
+		}
+		return try(middle, to)
+	}
+	return bad, try(0, len(entries))
+}

@@ -1,0 +1,256 @@
+package source
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/fault"
+)
+
+// session is one read-only snapshot on a connection of its own.
+type session struct {
+	rows    *Rows
+	conn    *pgxpool.Conn // nil: closed
+	tx      pgx.Tx
+	at      time.Time
+	standby bool
+	now     snapshot
+	text    string        // of now
+	open    []openTransaction // open before the snapshot
+}
+
+// openTransaction is one that was open before a snapshot was taken.
+type openTransaction struct {
+	id    string
+	began *time.Time // nil: not known
+}
+
+// openSession opens a snapshot for reading rows, and other tables beside them. It
+// changes nothing, and no call outlasts the server-side timeouts it sets (I10).
+func openSession(ctx context.Context, source *cloudsql.Pool, rows *Rows, others ...*catalog.Table) (*session, error) {
+	conn, err := source.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the source: %w", err)
+	}
+	s := &session{rows: rows, conn: conn}
+	if err := s.begin(ctx, append([]*catalog.Table{rows.Table}, others...)); err != nil {
+		s.Close(ctx)
+		for _, t := range append(others, rows.Table) {
+			err = t.Explain(ctx, source, err, []catalog.Right{{Privilege: "SELECT"}})
+		}
+		return nil, fmt.Errorf("reading %s: %w", rows.Table.Name, err)
+	}
+	return s, nil
+}
+
+func (s *session) begin(ctx context.Context, tables []*catalog.Table) error {
+	if err := s.observe(ctx); err != nil {
+		return err
+	}
+	var err error
+	s.tx, err = s.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return fmt.Errorf("opening the snapshot: %w", err)
+	}
+	if err := s.hold(ctx, tables); err != nil {
+		return err
+	}
+	if err := s.tx.QueryRow(ctx, settings, s.rows.Table.Schema, statementTimeout(ctx)).Scan(&s.text); err != nil {
+		return fmt.Errorf("opening the snapshot: %w", err)
+	}
+	if s.now, err = parseSnapshot(s.text); err != nil {
+		return err
+	}
+	for _, t := range tables {
+		same, err := t.Unchanged(ctx, s.tx)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return &fault.Error{Class: fault.Transient, Remedy: "the next run reads it as it is then", Err: ErrChanged}
+		}
+	}
+	return s.bindFilters(ctx, s.rows)
+}
+
+// observe notes the clock and the open transactions, before the snapshot is
+// taken: a transaction running in the snapshot was open now, or began later
+// than the clock says (I2). Virtual ids are used because a transaction gets a
+// real one only when it first writes, long after its now().
+func (s *session) observe(ctx context.Context) error {
+	// Other roles' start times show only with pg_read_all_stats; without it a
+	// transaction open at the first sight holds the look-back at the beginning.
+	rows, err := s.conn.Query(ctx, `
+		SELECT clock_timestamp(), pg_is_in_recovery(), NULL, NULL
+		UNION ALL
+		SELECT NULL, NULL, l.virtualtransaction, min(a.xact_start) FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		 WHERE l.locktype IN ('virtualxid', 'transactionid') AND l.mode = 'ExclusiveLock' AND l.granted
+		   AND l.pid IS DISTINCT FROM pg_backend_pid()
+		 GROUP BY l.virtualtransaction`)
+	if err != nil {
+		return fmt.Errorf("reading open transactions: %w", err)
+	}
+	var at, began *time.Time
+	var standby *bool
+	var id *string
+	if _, err := pgx.ForEachRow(rows, []any{&at, &standby, &id, &began}, func() error {
+		if id == nil {
+			s.at, s.standby = *at, *standby
+			return nil
+		}
+		s.open = append(s.open, openTransaction{*id, began})
+		return nil
+	}); err != nil {
+		return fmt.Errorf("reading open transactions: %w", err)
+	}
+	return nil
+}
+
+// hold keeps the tables from being altered while they are read: bytes of another
+// type of the same width would be taken for values (I3). It comes before the
+// snapshot, to which a table rewritten after it would look empty.
+func (s *session) hold(ctx context.Context, tables []*catalog.Table) error {
+	if _, err := s.tx.Exec(ctx, "SET LOCAL lock_timeout = '5s'"); err != nil {
+		return fmt.Errorf("preparing the session: %w", err)
+	}
+	for _, t := range tables {
+		if err := t.Lock(ctx, s.tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const settings = `
+	SELECT pg_current_snapshot()::text FROM (SELECT
+	       set_config('datestyle', 'ISO, YMD', true), set_config('timezone', 'UTC', true),
+	       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
+	       set_config('search_path', quote_ident($1) || ', public', true),
+	       set_config('max_parallel_workers_per_gather', '0', true),
+	       set_config('lock_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '60s', true),
+	       set_config('statement_timeout', $2, true),
+	       set_config('row_security', 'off', true) OFFSET 0) AS s` // rows hidden by a policy would be lost in silence: it is an error instead
+
+// longestStatement is the bound of one statement where the context sets none.
+const longestStatement = 9 * time.Minute
+
+func statementTimeout(ctx context.Context) string {
+	left := longestStatement
+	if deadline, ok := ctx.Deadline(); ok {
+		left = max(time.Until(deadline), time.Millisecond)
+	}
+	return strconv.FormatInt(left.Milliseconds()+1, 10)
+}
+
+// At is the source's clock when the snapshot was about to be taken.
+func (s *session) At() time.Time { return s.at }
+
+// bind sets a value for this transaction only; the statements read it with
+// current_setting, so that no value ever becomes SQL: COPY takes no parameters.
+func (s *session) bind(ctx context.Context, name, value string) error {
+	if _, err := s.tx.Exec(ctx, `SELECT set_config($1, $2, true)`, name, value); err != nil {
+		return fmt.Errorf("binding %s: %w", name, err)
+	}
+	return nil
+}
+
+// bound is a bound value as a type of pg_catalog, by its catalogue name: "bit" by
+// its SQL name would be bit(1).
+func bound(name, typ string) string {
+	return "current_setting('" + name + "')::pg_catalog." + catalog.Quote(typ)
+}
+
+func copySQL(query string) string { return "COPY (" + query + ") TO STDOUT (FORMAT binary)" }
+
+func (s *session) copy(ctx context.Context, w io.Writer, query string) error {
+	if _, err := s.conn.Conn().PgConn().CopyTo(ctx, w, copySQL(query)); err != nil {
+		return fmt.Errorf("reading %s: %w", s.rows.Table.Name, err)
+	}
+	return nil
+}
+
+// tuples runs a query and returns its rows in the bytes that COPY would give them.
+func (s *session) tuples(ctx context.Context, query string) ([][][]byte, error) {
+	result := s.conn.Conn().PgConn().ExecParams(ctx, query, nil, nil, nil, []int16{1}).Read()
+	if result.Err != nil {
+		return nil, fmt.Errorf("reading %s: %w", s.rows.Table.Name, result.Err)
+	}
+	return result.Rows, nil
+}
+
+// texts asks Postgres for the text of values it sent in binary.
+func (s *session) texts(ctx context.Context, table *catalog.Table, columns []int, values [][]byte) ([]string, error) {
+	exprs := make([]string, len(values))
+	for i := range values {
+		exprs[i] = fmt.Sprintf("$%d::text", i+1)
+	}
+	oids, formats := params(table, columns)
+	result := s.conn.Conn().PgConn().ExecParams(ctx, "SELECT "+strings.Join(exprs, ", "), values, oids, formats, nil).Read()
+	if result.Err != nil {
+		return nil, fmt.Errorf("reading the cursor's text: %w", result.Err)
+	}
+	return stringsOf(result), nil
+}
+
+func stringsOf(result *pgconn.Result) []string {
+	out := make([]string, len(result.Rows[0]))
+	for i, value := range result.Rows[0] {
+		out[i] = string(value)
+	}
+	return out
+}
+
+func params(table *catalog.Table, columns []int) (oids []uint32, formats []int16) {
+	for _, at := range columns {
+		oids = append(oids, table.Columns[at].Param)
+		formats = append(formats, 1)
+	}
+	return oids, formats
+}
+
+// KeyOf copies the key's COPY bytes out of a whole row's.
+func (s *session) KeyOf(tuple [][]byte) [][]byte { return s.rows.KeyOf(tuple) }
+
+// Row returns one row of the snapshot whole, as JSON, by what KeyOf returned.
+func (s *session) Row(ctx context.Context, key [][]byte) (json.RawMessage, error) {
+	oids, formats := params(s.rows.Table, s.rows.key)
+	conditions := make([]string, len(key))
+	for i, at := range s.rows.key {
+		conditions[i] = fmt.Sprintf("%s = $%d", s.rows.Table.Columns[at].Expr, i+1)
+	}
+	// Not to_jsonb: it refuses what may be the very reason of the rejection.
+	sql := "SELECT row_to_json(t) FROM (SELECT * FROM " + s.rows.Table.Source() + " WHERE " + strings.Join(conditions, " AND ") + ") AS t"
+	result := s.conn.Conn().PgConn().ExecParams(ctx, sql, key, oids, formats, nil).Read()
+	if result.Err != nil {
+		return nil, fmt.Errorf("reading a rejected row: %w", result.Err)
+	}
+	if len(result.Rows) == 0 {
+		return nil, nil
+	}
+	return append(json.RawMessage(nil), result.Rows[0][0]...), nil
+}
+
+// Close ends the snapshot and gives the connection back.
+func (s *session) Close(ctx context.Context) {
+	if s.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if s.tx != nil {
+		_ = s.tx.Rollback(ctx) // read-only: nothing to lose
+	}
+	s.conn.Release()
+	s.conn = nil
+}

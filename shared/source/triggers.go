@@ -1,0 +1,228 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/fault"
+)
+
+// changeLog holds one narrow row per change of a followed table. The id orders the
+// changes of one transaction.
+const changeLog = `
+	CREATE TABLE IF NOT EXISTS tidemark.change_log (
+		feed   text   COLLATE "C" NOT NULL, -- pipeline/schema.table
+		tenant text   COLLATE "C" NOT NULL DEFAULT '',
+		xid    xid8   NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+		id     bigint GENERATED ALWAYS AS IDENTITY,
+		key    text[]                       -- of the changed row, as text; null: the table was truncated
+	);
+	CREATE INDEX IF NOT EXISTS change_log_by_feed ON tidemark.change_log (feed, tenant, xid, id)`
+
+// function is the name of one of the feed's trigger functions.
+func (f *logFeed) function(event string) string {
+	sum := sha256.Sum256([]byte(f.name()))
+	return "log_" + hex.EncodeToString(sum[:8]) + "_" + event
+}
+
+// functions are the bodies of the trigger functions. They run as their owner, who
+// alone may write the log, and name nothing that a search_path could redirect: no
+// operator, and no name without its schema.
+func (f *logFeed) functions() map[string]string {
+	insert := func(record string) string {
+		keys := make([]string, len(f.rows.key))
+		for i, at := range f.rows.key {
+			keys[i] = record + "." + catalog.Quote(f.rows.Table.Columns[at].Name) + "::pg_catalog.text"
+		}
+		tenant, of := "''", ""
+		if len(f.rows.Filters) > 0 { // a row of no tenant is nobody's (I8)
+			column := record + "." + catalog.Quote(f.rows.Filters[0].Column)
+			tenant, of = column+"::pg_catalog.text", " WHERE "+column+" IS NOT NULL"
+		}
+		return fmt.Sprintf("INSERT INTO tidemark.change_log (feed, tenant, key) SELECT %s, %s, ARRAY[%s]%s", literal(f.name()), tenant, strings.Join(keys, ", "), of)
+	}
+	return map[string]string{
+		"new":      insert("NEW"),
+		"old":      insert("OLD"),
+		"truncate": fmt.Sprintf("INSERT INTO tidemark.change_log (feed) VALUES (%s)", literal(f.name())),
+	}
+}
+
+// triggers are the triggers by which the functions are called.
+func (f *logFeed) triggers() []string {
+	moved := make([]string, 0, len(f.rows.key)+1)
+	for _, at := range f.rows.key {
+		name := catalog.Quote(f.rows.Table.Columns[at].Name)
+		moved = append(moved, "OLD."+name+" IS DISTINCT FROM NEW."+name)
+	}
+	for _, filter := range f.rows.Filters {
+		moved = append(moved, fmt.Sprintf("OLD.%[1]s IS DISTINCT FROM NEW.%[1]s", catalog.Quote(filter.Column)))
+	}
+	return []string{
+		f.trigger("new", "AFTER INSERT OR UPDATE", "FOR EACH ROW", "new"),
+		f.trigger("old", "AFTER DELETE", "FOR EACH ROW", "old"),
+		f.trigger("moved", "AFTER UPDATE", "FOR EACH ROW WHEN ("+strings.Join(moved, " OR ")+")", "old"),
+		f.trigger("truncate", "AFTER TRUNCATE", "FOR EACH STATEMENT", "truncate"),
+	}
+}
+
+func (f *logFeed) trigger(name, when, each, function string) string {
+	return fmt.Sprintf("CREATE OR REPLACE TRIGGER %s %s ON %s %s EXECUTE FUNCTION tidemark.%s()",
+		catalog.Quote("tidemark_"+f.function(name)), when, f.rows.Table.SQLName(), each, catalog.Quote(f.function(function)))
+}
+
+// literal quotes a text constant, where SQL takes no parameter.
+func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
+
+// install makes the log, and the functions and triggers of this feed: all or none.
+// The triggers wait for transactions that are writing the table, and not long: others
+// wait behind them.
+func (f *logFeed) install(ctx context.Context, source *cloudsql.Pool) error {
+	pool, err := f.writable(ctx, source)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '60s', true), pg_advisory_xact_lock($1)`, installLock); err != nil {
+			return err
+		}
+		if err := actAsOwner(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, changeLog); err != nil {
+			return err
+		}
+		for event, body := range f.functions() {
+			name := "tidemark." + catalog.Quote(f.function(event))
+			if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %s; COMMENT ON FUNCTION %s() IS %s",
+				name, literal("BEGIN "+body+"; RETURN NULL; END"), name, literal(f.name()))); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, `SELECT set_config('role', 'none', true)`); err != nil {
+			return err
+		}
+		for _, trigger := range f.triggers() {
+			if _, err := tx.Exec(ctx, trigger); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if fault.SQLState(err) == "55P03" { // lock_not_available
+		err = &fault.Error{Class: fault.Transient, Remedy: "the next run tries again; end the transactions that hold the table, see pg_locks", Err: err}
+	}
+	if err != nil {
+		err = f.rows.Table.Explain(ctx, pool, err, []catalog.Right{{Privilege: "TRIGGER"}, {Privilege: "SELECT"}})
+		return fmt.Errorf("installing the triggers of %s: %w", f.rows.Table.Name, err)
+	}
+	return nil
+}
+
+// installLock is the advisory lock that serializes installations: "tidelogs" in hex.
+const installLock = 0x74696465_6c6f6773
+
+// actAsOwner takes the role that owns the schema tidemark, if the user may, so that
+// what one user makes is all users'; the schema is made where there is none.
+func actAsOwner(ctx context.Context, tx pgx.Tx) error {
+	tag, err := tx.Exec(ctx, `
+		SELECT set_config('role', pg_get_userbyid(nspowner), true) FROM pg_namespace
+		 WHERE nspname = 'tidemark' AND pg_has_role(nspowner, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)`)
+	if err == nil && tag.RowsAffected() == 0 {
+		_, err = tx.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS tidemark`)
+	}
+	return err
+}
+
+// writable is the pool of the server that takes writes: the source, or, where that is
+// a standby, its primary, if the control plane is there.
+func (f *logFeed) writable(ctx context.Context, source *cloudsql.Pool) (*cloudsql.Pool, error) {
+	const who = `SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()), current_database()`
+	type server struct {
+		standby  bool
+		system   int64
+		database string
+	}
+	var here, there server
+	if err := source.QueryRow(ctx, who).Scan(&here.standby, &here.system, &here.database); err != nil {
+		return nil, fmt.Errorf("asking whether the source is a standby: %w", err)
+	}
+	if !here.standby {
+		return source, nil
+	}
+	if f.primary != nil {
+		if err := f.primary.QueryRow(ctx, who).Scan(&there.standby, &there.system, &there.database); err != nil {
+			return nil, fmt.Errorf("asking for the primary of the source: %w", err)
+		}
+		if !there.standby && there.system == here.system && there.database == here.database {
+			return f.primary, nil
+		}
+	}
+	return nil, fault.Fix(fmt.Errorf("%w, where no trigger can be made and no log trimmed", ErrStandby),
+		"set CONTROL_DATABASE_URL to the same database of its primary, or capture by watermark")
+}
+
+// RemoveTriggers drops the triggers of a pipeline on tables other than those of keep,
+// and what they logged. It returns the tables.
+func RemoveTriggers(ctx context.Context, source *cloudsql.Pool, pipeline string, keep []string) ([]string, error) {
+	var standby bool
+	rows, err := source.Query(ctx, `
+		SELECT p.proname, obj_description(p.oid, 'pg_proc'), pg_is_in_recovery() FROM pg_proc p
+		 WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'tidemark') AND p.proname ~ '^log_[0-9a-f]{16}_[a-z]+$'`)
+	if err != nil {
+		return nil, fmt.Errorf("looking for triggers: %w", err)
+	}
+	var function string
+	var feed *string
+	surplus := map[string][]string{}
+	if _, err := pgx.ForEachRow(rows, []any{&function, &feed, &standby}, func() error {
+		if feed == nil {
+			return nil
+		}
+		if table, ours := strings.CutPrefix(*feed, pipeline+"/"); ours && !slices.Contains(keep, table) {
+			surplus[*feed] = append(surplus[*feed], function)
+		}
+		return nil
+	}); err != nil || standby {
+		return nil, err
+	}
+	var removed []string
+	var errs []error
+	for feed, functions := range surplus {
+		if err := removeFeed(ctx, source, feed, functions); err != nil {
+			errs = append(errs, fmt.Errorf("removing the triggers of %s: %w", feed, err))
+			continue
+		}
+		removed = append(removed, feed)
+	}
+	return removed, errors.Join(errs...)
+}
+
+// removeFeed drops the functions, and with them the triggers: a trigger alone only
+// the table's owner may drop.
+func removeFeed(ctx context.Context, source *cloudsql.Pool, feed string, functions []string) error {
+	return pgx.BeginFunc(ctx, source, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '60s', true)`); err != nil {
+			return err
+		}
+		if err := actAsOwner(ctx, tx); err != nil {
+			return err
+		}
+		for _, name := range functions {
+			if _, err := tx.Exec(ctx, "DROP FUNCTION IF EXISTS tidemark."+catalog.Quote(name)+"() CASCADE"); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, `DELETE FROM tidemark.change_log WHERE feed = $1`, feed)
+		return err
+	})
+}
