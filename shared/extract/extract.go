@@ -9,7 +9,6 @@
 package extract
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,8 +80,21 @@ func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 		})
 	}
 	_ = group.Wait()
+	r.removeTriggers(ctx, u)
 	r.tellStale(ctx, u)
 	return errs
+}
+
+// removeTriggers drops what was installed for tables that are no longer followed by
+// their change log: every write of theirs would go on to be logged, for nobody.
+func (r *Runner) removeTriggers(ctx context.Context, u tick.Unit) {
+	removed, err := source.RemoveTriggers(ctx, r.Source, u.Pipeline)
+	if err != nil {
+		slog.WarnContext(ctx, "removing triggers that nothing needs", "error", err)
+	}
+	for _, feed := range removed {
+		slog.InfoContext(ctx, "removed the triggers of a table that is no longer followed by them", "feed", feed)
+	}
 }
 
 // tellStale logs the tables of the unit that have gone without success for too long,
@@ -283,7 +295,6 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 		read.Close(ctx) // its connection first: never wait for a second one
 		return false, w.Control.Touch(ctx, w.lease, w.unit, w.state.Cursor)
 	}
-	before := w.state.Cursor
 	position := max(w.state.Position+1, read.At().UnixMicro())
 	result, err := w.land(ctx, controlplane.Place{Unit: w.unit}, read, position, &w.buffers)
 	if lost, ok := errors.AsType[*source.LostError](err); ok {
@@ -293,19 +304,12 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if bytes.Equal(before, result.Cursor) {
-		return result.More, nil
+	if result.Trim { // what cannot be forgotten now is by the next
+		if err := w.capture.Trim(ctx, w.Source, result.Cursor); err != nil {
+			slog.WarnContext(ctx, "trimming what was consumed", "error", err)
+		}
 	}
-	return result.More, w.trim(ctx, result)
-}
-
-// trim has the source forget what the committed cursor has passed. What cannot be
-// forgotten now is by the next.
-func (w *work) trim(ctx context.Context, result source.Result) error {
-	if err := w.capture.Trim(ctx, w.Source, result.Cursor); err != nil {
-		slog.WarnContext(ctx, "trimming what was consumed", "error", err)
-	}
-	return nil
+	return result.More, nil
 }
 
 // resolve settles the batches that were saved before their commit and whose run died

@@ -85,8 +85,10 @@ func (l *landing) open(ctx context.Context) error {
 
 // finish hands over the last rows and waits until all are in the stream.
 func (l *landing) finish(ctx context.Context) error {
-	if err := l.rows.Close(); err != nil {
-		return err
+	if l.rows.Position() > 0 { // else there may not have been a COPY
+		if err := l.rows.Close(); err != nil {
+			return err
+		}
 	}
 	l.buffers.Give(l.filling)
 	if l.stream == nil {

@@ -48,6 +48,7 @@ type Read interface {
 type Result struct {
 	Cursor    json.RawMessage
 	More      bool      // it stopped at its limit
+	Trim      bool      // the source keeps what was consumed until it is trimmed
 	Deleted   int64     // tombstones among the rows
 	Truncated *int64    // position of the latest truncation among the rows: all older versions are gone
 	Refused   []Refused // entries of a log that name no row

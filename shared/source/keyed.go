@@ -40,6 +40,7 @@ type changes struct {
 	cursor    json.RawMessage
 	more      bool
 	truncated bool // everything is gone but what keys has
+	trim      bool // the source keeps what was consumed until it is trimmed
 	refused   []Refused
 }
 
@@ -170,6 +171,7 @@ func (r *keyedRead) changed(ctx context.Context, result *Result) (keys string, t
 		truncated = truncated || c.truncated
 		cursors[f.name] = c.cursor
 		result.More = result.More || c.more
+		result.Trim = result.Trim || c.trim
 		result.Refused = append(result.Refused, c.refused...)
 		if c.keys == "" {
 			continue

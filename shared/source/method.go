@@ -96,7 +96,7 @@ func (s Spec) watermark(ctx context.Context, schema, name string, key []string, 
 }
 
 func (s Spec) appFeed(ctx context.Context, log *pipeline.Log) (feed, []string, error) {
-	schema, name := s.qualified(log.Table)
+	schema, name := qualified(s.Pipeline, log.Table)
 	w, warnings, err := s.watermark(ctx, schema, name, nil, pipeline.Capture{Cursor: log.Cursor, Lookback: log.Lookback}, "log_")
 	if err != nil {
 		return nil, nil, err
@@ -116,16 +116,16 @@ func (s Spec) appFeed(ctx context.Context, log *pipeline.Log) (feed, []string, e
 }
 
 // qualified splits schema.table; a name alone is in the pipeline's schema.
-func (s Spec) qualified(name string) (schema, table string) {
+func qualified(p *pipeline.Pipeline, name string) (schema, table string) {
 	if before, after, found := strings.Cut(name, "."); found {
 		return before, after
 	}
-	return s.Pipeline.Schema, name
+	return p.Schema, name
 }
 
 // related follows a further table of a query.
 func (s Spec) related(ctx context.Context, r *pipeline.Related, n int) (keyFeed, []string, error) {
-	schema, name := s.qualified(r.Table)
+	schema, name := qualified(s.Pipeline, r.Table)
 	prefix := fmt.Sprintf("also%d_", n)
 	out := keyFeed{name: r.Table, mapping: r.Keys}
 	if r.Capture.Method == pipeline.MethodWatermark {

@@ -26,7 +26,7 @@ type session struct {
 	at      time.Time
 	standby bool
 	now     snapshot
-	text    string        // of now
+	text    string            // of now
 	open    []openTransaction // open before the snapshot
 }
 

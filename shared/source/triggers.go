@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
 
 // changeLog holds one narrow row per change of a followed table. The id orders the
@@ -171,9 +172,27 @@ func (f *logFeed) writable(ctx context.Context, source *cloudsql.Pool) (*cloudsq
 		"set CONTROL_DATABASE_URL to the same database of its primary, or capture by watermark")
 }
 
-// RemoveTriggers drops the triggers of a pipeline on tables other than those of keep,
-// and what they logged. It returns the tables.
-func RemoveTriggers(ctx context.Context, source *cloudsql.Pool, pipeline string, keep []string) ([]string, error) {
+// feeds are the names of the logs of ours that a pipeline declares.
+func feeds(p *pipeline.Pipeline) []string {
+	var out []string
+	for _, t := range p.Tables {
+		if t.Capture.Method == pipeline.MethodChangelog && t.Capture.Log == nil {
+			out = append(out, feedName(p.Name, p.Schema, t.Name))
+		}
+		for _, r := range t.AlsoChangedBy {
+			if r.Capture.Method == pipeline.MethodChangelog {
+				schema, name := qualified(p, r.Table)
+				out = append(out, feedName(p.Name+"/"+t.Name, schema, name))
+			}
+		}
+	}
+	return out
+}
+
+// RemoveTriggers drops the triggers of ours on tables that the pipeline no longer
+// follows by them, and what they logged. It returns the names of their feeds.
+func RemoveTriggers(ctx context.Context, source *cloudsql.Pool, p *pipeline.Pipeline) ([]string, error) {
+	keep := feeds(p)
 	var standby bool
 	rows, err := source.Query(ctx, `
 		SELECT p.proname, obj_description(p.oid, 'pg_proc'), pg_is_in_recovery() FROM pg_proc p
@@ -188,7 +207,7 @@ func RemoveTriggers(ctx context.Context, source *cloudsql.Pool, pipeline string,
 		if feed == nil {
 			return nil
 		}
-		if table, ours := strings.CutPrefix(*feed, pipeline+"/"); ours && !slices.Contains(keep, table) {
+		if strings.HasPrefix(*feed, p.Name+"/") && !slices.Contains(keep, *feed) {
 			surplus[*feed] = append(surplus[*feed], function)
 		}
 		return nil
