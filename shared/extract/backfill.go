@@ -110,10 +110,11 @@ func (w *work) backfill(ctx context.Context) (more bool, err error) {
 	var waiting, lost atomic.Pointer[string]
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(chunksAtOnce)
-	for _, c := range chunks {
+	for i, c := range chunks {
 		group.Go(func() error {
 			var buffers warehouse.Buffers
-			for time.Now().Before(slice) && tick.TimeLeft(ctx) && waiting.Load() == nil {
+			// The first batch is always moved: whatever the deadline, a run gets further.
+			for first := i == 0; first || time.Now().Before(slice) && tick.TimeLeft(ctx) && waiting.Load() == nil; first = false {
 				done, err := w.chunk(ctx, &c, &buffers)
 				switch gone, ok := errors.AsType[*source.LostError](err); {
 				case ok:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
@@ -60,6 +61,9 @@ func (r *Rows) Plan(ctx context.Context, source *cloudsql.Pool, limit int64) (Pl
 		return Plan{}, fmt.Errorf("planning the backfill: %w", err)
 	}
 	p := Plan{Estimated: rows, BatchRows: min(limit, max(rows/batchShare, minBatchRows))}
+	if r.Table.IsQuery() {
+		p.BatchRows = limit // each batch may have to run all of it
+	}
 	for _, span := range spans {
 		text, err := json.Marshal(span)
 		if err != nil {
@@ -73,7 +77,8 @@ func (r *Rows) Plan(ctx context.Context, source *cloudsql.Pool, limit int64) (Pl
 func (s *session) spans(ctx context.Context) ([]span, int64, error) {
 	table := s.rows.Table
 	if table.IsQuery() {
-		return []span{{}}, 0, nil
+		rows, err := s.countQuery(ctx)
+		return []span{{}}, rows, err
 	}
 	pages, tuples, leaves, err := table.Size(ctx, s.tx)
 	if err != nil {
@@ -100,6 +105,26 @@ func (s *session) spans(ctx context.Context) ([]span, int64, error) {
 	}
 	estimated := int64(float64(len(sample)) * 100 / percent)
 	return ranges(sample, estimated), estimated, nil
+}
+
+// countQuery counts the rows of a query, whose key has to name each of them.
+func (s *session) countQuery(ctx context.Context) (rows int64, err error) {
+	key := s.rows.compared("")
+	var twice, missing bool
+	err = s.tx.QueryRow(ctx, fmt.Sprintf(`
+		SELECT coalesce(sum(n), 0)::bigint, coalesce(bool_or(n > 1), false), coalesce(bool_or(missing), false)
+		  FROM (SELECT count(*) AS n, (%s) IS NOT TRUE AS missing FROM %s WHERE true%s GROUP BY %s) AS keys`,
+		strings.Join(key, " IS NOT NULL AND ")+" IS NOT NULL", s.rows.Table.Source(), s.rows.filterSQL(), strings.Join(key, ", "))).Scan(&rows, &twice, &missing)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("running the query of %s: %w", s.rows.Table.Name, err)
+	case missing:
+		return 0, fault.Fix(fmt.Errorf("the query of %s returns a key (%s) that is NULL", s.rows.Table.Name, strings.Join(s.rows.Key, ", ")),
+			"leave such rows out: WHERE .. IS NOT NULL")
+	case twice:
+		return 0, s.rows.twice()
+	}
+	return rows, nil
 }
 
 // ranges cuts an ordered sample of keys into spans of about as many rows.

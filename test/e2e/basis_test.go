@@ -180,7 +180,7 @@ func TestTenantsWithoutADatasetOfTheirOwn(t *testing.T) {
 func TestFieldsNotServedAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, itemsFile(""), itemsSQL)
-	for _, message := range []string{`{"full":true}`, `{"dry_run":true}`, `{"sync":"x"}`} {
+	for _, message := range []string{`{"dry_run":true}`, `{"sync":"x"}`} {
 		err := w.extractOn(w.product, message)
 		if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || remedy == "" {
 			t.Errorf("%s: got %v, want it refused", message, err)
