@@ -6,7 +6,10 @@ locals {
   # A metric of metrics.tf, as PromQL spells it.
   promql = { for name in keys(local.log_metrics) : name => "logging_googleapis_com:user_tidemark_${name}" }
 
-  alerts = {
+  # Where no pipeline has a replication slot, none can lag.
+  alerts = { for name, alert in local.possible_alerts : name => alert if name != "lag" || local.logical_decoding }
+
+  possible_alerts = {
     failing = {
       title    = "Tidemark: failing"
       severity = "ERROR"
@@ -30,6 +33,11 @@ locals {
       title    = "Tidemark: rows were rejected"
       severity = "WARNING"
       query    = "sum by (kind, pipeline, tenant, table) (increase(${local.promql.rejected}_sum{monitored_resource=\"cloud_run_revision\"}[1h])) > ${var.alerts.rejects}"
+    }
+    lag = {
+      title    = "Tidemark: a replication slot holds back too much"
+      severity = "ERROR"
+      query    = "sum by (pipeline, slot) (increase(${local.promql.lag}{monitored_resource=\"cloud_run_revision\"}[10m])) > 0"
     }
     cost = {
       title    = "Tidemark: BigQuery processes more than expected"

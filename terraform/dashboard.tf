@@ -6,6 +6,7 @@ locals {
     { title = "Failures, by table", query = "sum by (kind, pipeline, tenant, table, class) (increase(${local.promql.failed}{monitored_resource=\"cloud_run_revision\"}[$${__interval}]))" },
     { title = "Stale tables", query = "sum by (pipeline, tenant, table) (increase(${local.promql.stale}{monitored_resource=\"cloud_run_revision\"}[$${__interval}]))" },
     { title = "Rows rejected", query = "sum by (kind, pipeline, table) (increase(${local.promql.rejected}_sum{monitored_resource=\"cloud_run_revision\"}[$${__interval}]))" },
+    { title = "Replication slots beyond max_lag", query = "sum by (pipeline, slot) (increase(${local.promql.lag}{monitored_resource=\"cloud_run_revision\"}[$${__interval}]))" },
     { title = "Bytes processed by BigQuery", query = "sum by (kind, pipeline) (increase(${local.promql.billed}_sum{monitored_resource=\"cloud_run_revision\"}[$${__interval}]))" },
     { title = "Age of the oldest message waiting, s", query = "max by (subscription_id) (pubsub_googleapis_com:subscription_oldest_unacked_message_age{monitored_resource=\"pubsub_subscription\",subscription_id=~\"tidemark-.*\"})" },
     { title = "Time of a message, s (95th percentile)", query = "histogram_quantile(0.95, sum by (le, service_name) (increase(run_googleapis_com:request_latencies_bucket{monitored_resource=\"cloud_run_revision\",service_name=~\"tidemark-.*\"}[$${__interval}]))) / 1000" },

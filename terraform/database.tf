@@ -130,11 +130,14 @@ resource "google_sql_user" "deployer" {
 }
 
 locals {
+  # Tenants are listed by each function; whatever else is read in the database, by Extract.
+  lists_tenants = anytrue([for pipeline in local.pipelines : can(pipeline.tenants.query)])
+
   grants = templatefile("${path.module}/grants.sql.tftpl", {
     owner       = substr("tidemark_${var.database.name}", 0, 63) # roles are the whole server's
     users       = local.database_users
-    tables      = local.database_tables
-    extra_reads = var.database.grants.reads
+    tables      = concat(local.database_tables, local.lists_tenants ? [] : [for read in var.database.grants.reads : { schema = read.schema, table = read.table, trigger = false, wal = "" }])
+    extra_reads = local.lists_tenants ? var.database.grants.reads : []
     targets     = local.database_targets
   })
 }

@@ -14,6 +14,7 @@ locals {
     stale    = { description = "Tables without success for three of their intervals.", value = null, labels = ["pipeline", "tenant", "table"] }
     rejected = { description = "Rows kept aside in tidemark.rejects.", value = "rows", labels = ["kind", "pipeline", "tenant", "table"] }
     billed   = { description = "Bytes that BigQuery processed.", value = "bytes", labels = ["kind", "pipeline"] }
+    lag      = { description = "Replication slots found to hold back more than max_lag.", value = null, labels = ["pipeline", "slot"] }
   }
 }
 

@@ -76,10 +76,39 @@ locals {
     ]
   ])...)
 
-  # What the database users need to read and write.
+  # What cannot be published: pipeline.Load refuses it as well, once it is deployed.
+  misplaced_wal = flatten([
+    for name, pipeline in local.pipelines : [
+      for table in try(pipeline.tables, []) : "${name}.${table.name}"
+      if try(table.capture.method, "") == "wal" && (can(pipeline.tenants.query) || can(table.query))
+    ]
+  ])
+
+  # What the database users need to read and write. A table with a query is none of
+  # the database, and what it reads only database.grants.reads can tell. A table of a
+  # changelog that we keep gets triggers, one of wal is published for its pipeline.
   database_tables = distinct(flatten([
-    for pipeline in local.pipelines : [
-      for table in try(pipeline.tables, []) : { schema = try(pipeline.source.schema, "public"), table = table.name }
+    for name, pipeline in local.pipelines : [
+      for table in try(pipeline.tables, []) : concat(
+        [for own in [table] : {
+          schema  = try(pipeline.source.schema, "public")
+          table   = own.name
+          trigger = try(own.capture.method, "") == "changelog" && !can(own.capture.log.table)
+          wal     = try(own.capture.method, "") == "wal" ? name : ""
+        } if !can(own.query)],
+        [for log in [try(table.capture.log.table, "")] : {
+          schema  = try(regex("^([^.]+)[.]", log)[0], pipeline.source.schema, "public")
+          table   = regex("[^.]+$", log)
+          trigger = false
+          wal     = ""
+        } if log != ""],
+        [for related in try(table.also_changed_by, []) : {
+          schema  = try(pipeline.source.schema, "public")
+          table   = related.table
+          trigger = related.capture.method == "changelog"
+          wal     = ""
+        }],
+      )
     ]
   ]))
   database_targets = flatten([
@@ -98,6 +127,10 @@ locals {
 # Stops a plan whose pipeline files cannot be deployed, before anything is made.
 resource "terraform_data" "pipelines" {
   lifecycle {
+    precondition {
+      condition     = length(local.misplaced_wal) == 0
+      error_message = "A replication slot follows the tables of one destination, so wal cannot capture these: ${join(", ", local.misplaced_wal)}. With tenants use changelog; capture a query by watermark, and name the tables that it joins under also_changed_by."
+    }
     precondition {
       condition     = length(local.pipelines) > 0
       error_message = "There is no *.yaml in ${local.pipelines_dir}: declare a pipeline there, or set pipelines_dir."

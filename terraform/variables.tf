@@ -34,7 +34,9 @@ variable "database" {
     database_grants yourself); user and password_secret_version: as that built-in
     user, else as the IAM identity that runs terraform; deployer: that identity's
     e-mail, to make it a user of an instance that is made here; reads: further
-    tables that tenants.query reads.
+    tables that the pipelines' queries on the database read: those of tenants, of
+    tables and of also_changed_by, and log.type.query. They are granted to Extract,
+    or, where a pipeline has tenants, to each function that lists them.
   EOT
   type = object({
     name        = string

@@ -34,16 +34,18 @@ const missingRightsSQL = `
 	  FROM missing HAVING count(*) > 0`
 
 // Explain gives an error that says Postgres refused for want of a right the
-// remedy: the statements that grant those of the rights that are missing.
+// remedy: the statements that grant those of the rights that are missing. To a
+// query it is SELECT on what it reads that is missing, whatever rights says.
 func (t *Table) Explain(ctx context.Context, pool *pgxpool.Pool, refusal error, rights []Right) error {
 	if fault.SQLState(refusal) != "42501" { // insufficient_privilege
 		return refusal
 	}
-	var privileges, columns []string
-	for _, r := range rights {
-		privileges, columns = append(privileges, r.Privilege), append(columns, r.Column)
+	sql, args := t.missingRights(rights)
+	if t.query != "" {
+		refusal = fmt.Errorf("running the query of %s in the pipeline file: %w", t.Name, refusal)
+		sql, args = t.unreadable()
 	}
-	rows, err := pool.Query(ctx, missingRightsSQL, t.oid, privileges, columns, t.SQLName())
+	rows, err := pool.Query(ctx, sql, args...)
 	if err != nil {
 		return errors.Join(refusal, fmt.Errorf("looking for missing rights: %w", err))
 	}
@@ -55,4 +57,33 @@ func (t *Table) Explain(ctx context.Context, pool *pgxpool.Pool, refusal error, 
 		return refusal
 	}
 	return fault.Fix(refusal, strings.Join(statements, "; "))
+}
+
+func (t *Table) missingRights(rights []Right) (sql string, args []any) {
+	var privileges, columns []string
+	for _, r := range rights {
+		privileges, columns = append(privileges, r.Privilege), append(columns, r.Column)
+	}
+	return missingRightsSQL, []any{t.oid, privileges, columns, t.SQLName()}
+}
+
+// What a view reads is read with the rights of the view's owner. A right to some
+// columns may be enough; it is the next suspect where no table is without any.
+const unreadableSQL = `
+	WITH suspects AS (
+		SELECT format('%I.%I', n.nspname, c.relname) AS name, c.oid, has_any_column_privilege(c.oid, 'SELECT') AS partly
+		  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		 WHERE c.oid = ANY ($1) AND NOT has_table_privilege(c.oid, 'SELECT')
+		   AND NOT EXISTS (SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+		                   WHERE w.ev_class = ANY ($1) AND w.ev_class <> c.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid)
+	)
+	SELECT format('GRANT SELECT ON %s TO %I', string_agg(name, ', ' ORDER BY name), current_user) FROM suspects
+	 WHERE NOT partly OR NOT EXISTS (SELECT FROM suspects WHERE NOT partly) HAVING count(*) > 0`
+
+func (t *Table) unreadable() (sql string, args []any) {
+	oids := make([]uint32, len(t.reads))
+	for i, r := range t.reads {
+		oids[i] = r.oid
+	}
+	return unreadableSQL, []any{oids}
 }

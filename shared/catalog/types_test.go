@@ -162,7 +162,11 @@ func TestQuote(t *testing.T) {
 func orders() *Table {
 	return &Table{
 		Schema: "public", Name: "orders", Primary: []string{"id"},
-		uniques: [][]string{{"id"}, {"tenant", "number"}}, leading: []string{"id", "updated_at"},
+		indexes: []index{
+			{columns: []string{"id"}, unique: true, ordered: true},
+			{columns: []string{"tenant", "number"}, unique: true},
+			{columns: []string{"updated_at"}, ordered: true},
+		},
 		Columns: []Column{
 			{Name: "id", Type: "bigint", NotNull: true, Kind: rowwire.Int8},
 			{Name: "tenant", Type: "uuid", NotNull: true, Kind: rowwire.UUID},

@@ -14,6 +14,7 @@ import (
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/source"
 	"github.com/tidemark-data/tidemark/shared/tick"
+	"github.com/tidemark-data/tidemark/shared/wal"
 	"github.com/tidemark-data/tidemark/shared/warehouse"
 )
 
@@ -80,14 +81,29 @@ func (w *work) startBackfill(ctx context.Context, generation int, reason, reques
 	if err != nil {
 		return err
 	}
+	barrier, err := w.barrier(ctx)
+	if err != nil {
+		return err
+	}
 	w.state, err = w.Control.StartBackfill(ctx, w.lease, w.unit, controlplane.NewBackfill{
-		Backfill: controlplane.Backfill{Generation: generation, RequestedBy: requestedBy, BatchRows: plan.BatchRows, Estimated: plan.Estimated},
+		Backfill: controlplane.Backfill{Generation: generation, RequestedBy: requestedBy, Barrier: barrier, BatchRows: plan.BatchRows, Estimated: plan.Estimated},
 		Reason:   reason, Ranges: plan.Ranges, Cursor: w.state.Cursor,
 	})
 	if err == nil {
 		slog.InfoContext(ctx, "backfill started", "generation", generation, "chunks", len(plan.Ranges), "estimated_rows", plan.Estimated, "batch_rows", plan.BatchRows)
 	}
 	return err
+}
+
+// barrier is the transaction below which all have to have ended before the table is
+// read. In the log a change can land before other sessions see it; every other method
+// reads changes in snapshots, and a later snapshot sees them all.
+func (w *work) barrier(ctx context.Context) (uint64, error) {
+	if w.spec.Capture.Method != pipeline.MethodWAL {
+		return 0, nil
+	}
+	fence, err := wal.NewFence(ctx, w.Source)
+	return fence.XID, err
 }
 
 // backfill reads chunks for a while. more says that some are left. No change of the

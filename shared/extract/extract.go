@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -68,19 +70,36 @@ func due(p *pipeline.Pipeline, m tick.Message) []*pipeline.Table {
 }
 
 func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error {
-	tables := due(u.Pipeline, d.Message)
-	errs := make([]error, len(tables))
+	var mu sync.Mutex
+	var errs []error
 	group := errgroup.Group{}
 	group.SetLimit(tablesAtOnce)
-	for i, t := range tables {
+	run := func(f func() []error) {
 		group.Go(func() error {
-			ctx := telemetry.With(ctx, slog.String("table", t.Name))
-			errs[i] = telemetry.Scope(ctx, r.table(ctx, u, t, d))
+			failed := f()
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, failed...)
 			return nil // I7: the others go on
 		})
 	}
+	slot := false
+	for _, t := range due(u.Pipeline, d.Message) {
+		if t.Capture.Method == pipeline.MethodWAL {
+			slot = true
+			continue
+		}
+		run(func() []error {
+			ctx := telemetry.With(ctx, slog.String("table", t.Name))
+			return []error{telemetry.Scope(ctx, r.table(ctx, u, t, d))}
+		})
+	}
+	if slot {
+		run(func() []error { return r.slot(ctx, u, d) })
+	}
 	_ = group.Wait()
 	r.removeTriggers(ctx, u)
+	r.tellLag(ctx, u)
 	r.tellStale(ctx, u)
 	return errs
 }
@@ -159,6 +178,7 @@ type work struct {
 	state    controlplane.State
 	runID    int64 // 0: nothing worth a record has happened yet
 	warnings []string
+	detail   map[string]any // of the run's record
 }
 
 // record opens the run's entry in the log when there is something to put in it.
@@ -183,8 +203,15 @@ func (w *work) finish(ctx context.Context, failure error) error {
 		return errors.Join(failure, err)
 	}
 	run := controlplane.Run{Outcome: controlplane.OutcomeOK}
+	detail := maps.Clone(w.detail)
 	if len(w.warnings) > 0 {
-		run.Detail = map[string]any{"warnings": w.warnings}
+		if detail == nil {
+			detail = map[string]any{}
+		}
+		detail["warnings"] = w.warnings
+	}
+	if detail != nil {
+		run.Detail = detail
 	}
 	return w.Control.FinishRun(ctx, w.runID, run, failure)
 }
@@ -197,6 +224,9 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	if err := w.describe(ctx); err != nil {
+		return false, err
+	}
+	if err := w.prepare(ctx, w.source.Table); err != nil {
 		return false, err
 	}
 	if err := w.resolve(ctx); err != nil {
@@ -220,8 +250,7 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 	}
 }
 
-// describe reads what the table and its declaration are now, and makes the
-// destination fit.
+// describe reads what the table is now, and what its declaration makes of it.
 func (w *work) describe(ctx context.Context) error {
 	table, err := source.Describe(ctx, w.Source, w.from.Pipeline.Schema, w.spec)
 	if err != nil {
@@ -243,10 +272,8 @@ func (w *work) describe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.target, err = mapping.Destination(w.spec, w.from.Dataset(), table, w.source.Key); err != nil {
-		return err
-	}
-	return w.prepare(ctx, table)
+	w.target, err = mapping.Destination(w.spec, w.from.Dataset(), table, w.source.Key)
+	return err
 }
 
 // prepare makes the destination fit when the source has changed shape, and only

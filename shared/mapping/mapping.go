@@ -18,7 +18,9 @@ import (
 func Destination(spec *pipeline.Table, dataset string, table *catalog.Table, key []string) (*warehouse.Table, error) {
 	t := &warehouse.Table{
 		Dataset: dataset, Name: spec.Name, Key: key, ClusterBy: spec.ClusterBy,
-		HideDeleted: spec.Deletes == pipeline.DeletesHard,
+		Deletes: map[pipeline.Deletes]warehouse.Deletes{
+			pipeline.DeletesSoft: warehouse.SoftDeletes, pipeline.DeletesHard: warehouse.HardDeletes, pipeline.DeletesIgnore: warehouse.IgnoreDeletes,
+		}[spec.Deletes],
 	}
 	if p := spec.PartitionBy; p != nil {
 		t.Partition = &warehouse.Partition{Column: p.Column, Granularity: p.Granularity}
@@ -33,6 +35,6 @@ func Destination(spec *pipeline.Table, dataset string, table *catalog.Table, key
 // source's columns or what is declared of the table are no longer the same.
 // basis is what the cursor is about.
 func Fingerprint(table *catalog.Table, t *warehouse.Table, basis string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%q|%v|%q|%t|%s", table.Fingerprint(), t.Dataset, t.Key, t.Partition, t.ClusterBy, t.HideDeleted, basis))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%q|%v|%q|%d|%s", table.Fingerprint(), t.Dataset, t.Key, t.Partition, t.ClusterBy, t.Deletes, basis))
 	return hex.EncodeToString(sum[:])
 }

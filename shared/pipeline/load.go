@@ -110,17 +110,18 @@ type document struct {
 		Column  string `json:"column"`
 		Dataset string `json:"dataset"`
 	} `json:"tenants"`
+	WAL struct {
+		MaxLag string `json:"max_lag"`
+	} `json:"wal"`
 	Tables []struct {
 		options
-		Name    string   `json:"name"`
-		Key     []string `json:"key"`
-		Capture struct {
-			Method   Method `json:"method"`
-			Cursor   string `json:"cursor"`
-			Lookback any    `json:"lookback"`
-		} `json:"capture"`
-		PartitionBy *PartitionBy `json:"partition_by"`
-		ClusterBy   []string     `json:"cluster_by"`
+		Name          string            `json:"name"`
+		Key           []string          `json:"key"`
+		Query         string            `json:"query"`
+		Capture       captureDocument   `json:"capture"`
+		AlsoChangedBy []relatedDocument `json:"also_changed_by"`
+		PartitionBy   *PartitionBy      `json:"partition_by"`
+		ClusterBy     []string          `json:"cluster_by"`
 	} `json:"tables"`
 	Dedup *struct {
 		Every    string `json:"every"`
@@ -178,7 +179,7 @@ func parse(name string, text []byte, schema *jsonschema.Schema) (Pipeline, Probl
 	if err := decoder.Decode(&further); !errors.Is(err, io.EOF) {
 		return Pipeline{}, Problems{{name, further.Line, "something follows the pipeline", "give each pipeline a file of its own"}}
 	}
-	r := reader{file: name, schema: schemaNode{schema}, lines: map[string]int{}, within: map[*yaml.Node]bool{}}
+	r := reader{file: name, schema: schemaNode{schema}, lines: map[string]int{}, literals: map[string]string{}, within: map[*yaml.Node]bool{}}
 	instance := r.value(&root, "")
 	if len(r.problems) > 0 {
 		return Pipeline{}, r.problems
@@ -213,12 +214,13 @@ func yamlProblem(file string, err error) Problem {
 	return p
 }
 
-// reader turns YAML into plain values and remembers the line of each, by its
-// JSON pointer.
+// reader turns YAML into plain values and remembers the line and the spelling of
+// each, by its JSON pointer.
 type reader struct {
 	file     string
 	schema   schemaNode
 	lines    map[string]int
+	literals map[string]string // scalars as they are written
 	problems Problems
 	within   map[*yaml.Node]bool // aliases being followed
 	nodes    int
@@ -285,6 +287,7 @@ func (r *reader) value(n *yaml.Node, pointer string) any {
 		}
 		return out
 	default:
+		r.literals[pointer] = n.Value
 		var v any
 		if err := n.Decode(&v); err != nil {
 			r.problems = append(r.problems, yamlProblem(r.file, err))
@@ -307,6 +310,7 @@ func (r *reader) pipeline(doc document) Pipeline {
 		File:    r.file,
 		Schema:  cmp.Or(doc.Source.Schema, "public"),
 		Dataset: doc.Destination.Dataset,
+		WAL:     WAL{MaxLag: r.size("/wal/max_lag", doc.WAL.MaxLag)},
 	}
 	if doc.Tenants != nil {
 		p.Tenants = &Tenants{Query: doc.Tenants.Query, Column: doc.Tenants.Column, Dataset: doc.Tenants.Dataset}
@@ -317,8 +321,8 @@ func (r *reader) pipeline(doc document) Pipeline {
 		at := "/tables/" + strconv.Itoa(i)
 		r.unique(seen, at, "table", t.Name)
 		table := Table{
-			Name: t.Name, Key: t.Key,
-			Capture:   Capture{Method: t.Capture.Method, Cursor: t.Capture.Cursor, Lookback: r.lookback(at+"/capture/lookback", t.Capture.Lookback)},
+			Name: t.Name, Key: t.Key, Query: t.Query,
+			Capture: r.capture(at+"/capture", t.Capture, t.Key), AlsoChangedBy: r.related(at+"/also_changed_by", t.AlsoChangedBy),
 			Every:     cmp.Or(r.cadence(at+"/every", t.Every), every),
 			Write:     cmp.Or(t.Write, doc.Defaults.Write, WriteAppend),
 			Deletes:   cmp.Or(t.Deletes, doc.Defaults.Deletes, DeletesSoft),
@@ -327,6 +331,10 @@ func (r *reader) pipeline(doc document) Pipeline {
 		}
 		if t.PartitionBy != nil {
 			table.PartitionBy = &PartitionBy{t.PartitionBy.Column, cmp.Or(t.PartitionBy.Granularity, "day")}
+		}
+		r.query(at, &table)
+		if table.Capture.Method == MethodWAL && p.Tenants != nil {
+			r.problem(at+"/capture/method", "wal does not serve tenants yet", "use changelog")
 		}
 		p.Tables = append(p.Tables, table)
 	}

@@ -22,7 +22,12 @@ func load(files map[string]string) ([]pipeline.Pipeline, error) {
 	return pipeline.Load(fs, schemas.PipelineSchema())
 }
 
-// everything declares each key there is.
+// watermark is a capture by a cursor with that look-back.
+func watermark(cursor string, back time.Duration, count int64) pipeline.Capture {
+	return pipeline.Capture{Method: pipeline.MethodWatermark, Cursor: cursor, Lookback: pipeline.Lookback{Time: back, Count: count}}
+}
+
+// everything declares each key there is; of capture, see captures.
 const everything = `# every key
 pipeline: shop
 source: {schema: sales}
@@ -32,6 +37,7 @@ tenants:
   query: SELECT id, slug FROM organizations
   column: organization_id
   dataset: "org_{slug}"
+wal: {max_lag: 5TB}
 tables:
   - name: orders
     key: [id, line]
@@ -65,17 +71,17 @@ func TestLoad(t *testing.T) {
 	}
 	want := []pipeline.Pipeline{
 		{
-			Name: "shop", File: "shop.yaml", Schema: "sales", Dataset: "shop",
+			Name: "shop", File: "shop.yaml", Schema: "sales", Dataset: "shop", WAL: pipeline.WAL{MaxLag: 5e12},
 			Tenants: &pipeline.Tenants{Query: "SELECT id, slug FROM organizations", Column: "organization_id", Dataset: "org_{slug}"},
 			Tables: []pipeline.Table{
 				{
-					Name: "orders", Key: []string{"id", "line"}, Cursor: "updated_at", Lookback: pipeline.Lookback{Time: 90 * time.Minute, Count: 10_000}, Every: "*/5 * * * *",
+					Name: "orders", Key: []string{"id", "line"}, Capture: watermark("updated_at", 90*time.Minute, 10_000), Every: "*/5 * * * *",
 					Write: pipeline.WriteAppend, Deletes: pipeline.DeletesHard, BatchRows: 7,
-					PartitionBy: &pipeline.PartitionBy{Column: "created_at", Granularity: "month"}, ClusterBy: []string{"customer_id"}, Line: 11,
+					PartitionBy: &pipeline.PartitionBy{Column: "created_at", Granularity: "month"}, ClusterBy: []string{"customer_id"}, Line: 12,
 				},
 				{
-					Name: "events", Cursor: "id", Lookback: pipeline.Lookback{Time: 10 * time.Minute, Count: 50}, Every: "2m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesIgnore,
-					BatchRows: 1000, PartitionBy: &pipeline.PartitionBy{Column: "at", Granularity: "day"}, Line: 20,
+					Name: "events", Capture: watermark("id", 10*time.Minute, 50), Every: "2m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesIgnore,
+					BatchRows: 1000, PartitionBy: &pipeline.PartitionBy{Column: "at", Granularity: "day"}, Line: 21,
 				},
 			},
 			Dedup: &pipeline.Dedup{Every: "1h30m", MaxBytes: 5},
@@ -83,19 +89,19 @@ func TestLoad(t *testing.T) {
 				{
 					Name: "scores", Every: "15m", Query: "SELECT customer_id, score, at FROM x", Table: "customers", Mode: pipeline.ModeUpdate,
 					Key: []pipeline.Mapping{{From: "customer_id", To: "id"}}, Columns: []pipeline.Mapping{{From: "at", To: "scored_at"}, {From: "score", To: "lifetime_value"}},
-					BatchSize: 10, LockTimeout: 500 * time.Millisecond, StatementTimeout: time.Minute, Pause: 1500 * time.Millisecond, Line: 23,
+					BatchSize: 10, LockTimeout: 500 * time.Millisecond, StatementTimeout: time.Minute, Pause: 1500 * time.Millisecond, Line: 24,
 				},
 				{
 					Name: "labels", Query: "SELECT 1", Table: "labels", Mode: pipeline.ModeUpsert,
 					Key: []pipeline.Mapping{{From: "a", To: "a"}, {From: "b", To: "b"}}, Columns: []pipeline.Mapping{},
-					BatchSize: 1000, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second, Line: 29,
+					BatchSize: 1000, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second, Line: 30,
 				},
 			},
 		},
 		{
-			Name: "small", File: "small.yaml", Schema: "public", Dataset: "d",
+			Name: "small", File: "small.yaml", Schema: "public", Dataset: "d", WAL: pipeline.WAL{MaxLag: 10e9},
 			Tables: []pipeline.Table{{
-				Name: "t", Cursor: "c", Lookback: pipeline.Lookback{Time: 10 * time.Minute, Count: 10_000}, Every: "1m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesSoft, BatchRows: 500_000, Line: 3,
+				Name: "t", Capture: watermark("c", 10*time.Minute, 10_000), Every: "1m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesSoft, BatchRows: 500_000, Line: 3,
 			}},
 			Dedup: &pipeline.Dedup{Every: "24h", MaxBytes: 1 << 40},
 		},
@@ -144,8 +150,8 @@ reverse_etl:
 
 const (
 	head      = "pipeline: a\ndestination: {dataset: d}\n" // two lines
-	rootKeys  = "known keys: dedup, defaults, destination, pipeline, reverse_etl, source, tables, tenants"
-	tableKeys = "known keys: batch_rows, capture, cluster_by, deletes, every, key, name, partition_by, write"
+	rootKeys  = "known keys: dedup, defaults, destination, pipeline, reverse_etl, source, tables, tenants, wal"
+	tableKeys = "known keys: also_changed_by, batch_rows, capture, cluster_by, deletes, every, key, name, partition_by, query, write"
 	cadences  = `write an interval such as 1m or 24h, or five cron fields such as "0 3 * * *" (UTC) or "CRON_TZ=Europe/Berlin 0 3 * * *"`
 )
 
@@ -195,7 +201,6 @@ reverse_etl:
 			`:5: tables[0] has no "capture"; add capture:`,
 			`:6: tables[1] has no "name"; add name:`,
 			`:6: tables[1].capture has no "method"; add method:`,
-			`:6: tables[1].capture has no "cursor"; add cursor:`,
 			`:7: dedup has no "every"; add every:`,
 			`:9: reverse_etl[0] has no "name"; add name:`,
 			`:9: reverse_etl[0] has no "query"; add query:`,
@@ -236,7 +241,7 @@ reverse_etl:
 			`:8: unknown key "evry" in defaults; did you mean "every"? known keys: batch_rows, deletes, every, write`,
 			`:9: unknown key "impersonate" in tenants; known keys: column, dataset, query`,
 			`:12: unknown key "captrue" in tables[0]; did you mean "capture"? ` + tableKeys,
-			`:16: unknown key "look_back" in tables[0].capture; did you mean "lookback"? known keys: cursor, lookback, method`,
+			`:16: unknown key "look_back" in tables[0].capture; did you mean "lookback"? known keys: cursor, log, lookback, method`,
 			`:17: unknown key "granularty" in tables[0].partition_by; did you mean "granularity"? known keys: column, granularity`,
 			`:18: unknown key "maxbytes" in dedup; did you mean "max_bytes"? known keys: every, max_bytes`,
 			`:23: unknown key "cursor" in reverse_etl[0]; known keys: every, limits, mode, name, query, target`,
@@ -248,7 +253,7 @@ destination: {dataset: d}
 defaults: {write: merge, deletes: maybe}
 tables:
   - name: t
-    capture: {method: wal, cursor: c}
+    capture: {method: cdc, cursor: c}
     write: cdc
     partition_by: {column: c, granularity: week}
 reverse_etl:
@@ -256,7 +261,7 @@ reverse_etl:
 `, []string{
 			":3: merge is not a value of defaults.write; use one of: append",
 			":3: maybe is not a value of defaults.deletes; use one of: ignore, soft, hard",
-			":6: wal is not a value of tables[0].capture.method; use one of: watermark",
+			":6: cdc is not a value of tables[0].capture.method; use one of: watermark, changelog, wal, snapshot",
 			":7: cdc is not a value of tables[0].write; use one of: append",
 			":8: week is not a value of tables[0].partition_by.granularity; use one of: hour, day, month, year",
 			":10: mirror is not a value of reverse_etl[0].mode; use one of: update, upsert",
@@ -364,28 +369,34 @@ reverse_etl:
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := load(map[string]string{"a.yaml": test.yaml})
-			var problems pipeline.Problems
-			if !errors.As(err, &problems) {
-				t.Fatalf("error %v, want problems", err)
-			}
-			if got != nil {
-				t.Errorf("pipelines in spite of problems: %v", got)
-			}
-			want := make([]string, len(test.want))
-			for i, line := range test.want {
-				want[i] = "a.yaml" + line
-			}
-			// Of one line, the order is the validator's.
-			if diff := cmp.Diff(byLine(want), byLine(strings.Split(err.Error(), "\n"))); diff != "" {
-				t.Errorf("problems (-want +got):\n%s", diff)
-			}
-			for i := 1; i < len(problems); i++ {
-				if problems[i].Line < problems[i-1].Line {
-					t.Errorf("line %d is reported after line %d", problems[i].Line, problems[i-1].Line)
-				}
-			}
+			refused(t, test.yaml, test.want)
 		})
+	}
+}
+
+// refused loads a file for its problems, without the file's name.
+func refused(t *testing.T, yaml string, problemsWanted []string) {
+	t.Helper()
+	got, err := load(map[string]string{"a.yaml": yaml})
+	var problems pipeline.Problems
+	if !errors.As(err, &problems) {
+		t.Fatalf("error %v, want problems", err)
+	}
+	if got != nil {
+		t.Errorf("pipelines in spite of problems: %v", got)
+	}
+	want := make([]string, len(problemsWanted))
+	for i, line := range problemsWanted {
+		want[i] = "a.yaml" + line
+	}
+	// Of one line, the order is the validator's.
+	if diff := cmp.Diff(byLine(want), byLine(strings.Split(err.Error(), "\n"))); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+	for i := 1; i < len(problems); i++ {
+		if problems[i].Line < problems[i-1].Line {
+			t.Errorf("line %d is reported after line %d", problems[i].Line, problems[i-1].Line)
+		}
 	}
 }
 

@@ -3,7 +3,8 @@
 //
 // Forward, a [Transcoder] is the io.Writer that receives what PostgreSQL sends for
 // COPY (SELECT ..) TO STDOUT (FORMAT binary) and fills batches of protocol-buffer (proto2) messages as the BigQuery
-// Storage Write API takes them. Back, a [CopyWriter] turns Arrow record batches into the bytes that
+// Storage Write API takes them; rows that come one by one, as from a replication slot or as tombstones, take the same
+// path. Back, a [CopyWriter] turns Arrow record batches into the bytes that
 // COPY stage FROM STDIN (FORMAT binary) reads.
 //
 // Both keep one promise (I3): a value is carried exactly, or its row is handed to the caller with a typed reason and

@@ -76,10 +76,11 @@ type Layout struct {
 	Columns []Column
 
 	// VersionField, SyncedAtField and DeletedField are the field numbers of _version (STRING), _synced_at
-	// (TIMESTAMP) and _deleted (BOOL, always false here: COPY reads rows that exist). 0 leaves the field out.
+	// (TIMESTAMP) and _deleted (BOOL, as Transcoder.Deleted says). 0 leaves the field out.
 	VersionField, SyncedAtField, DeletedField int32
-	// VersionPrefix is the part of _version that all rows share; the position of the row in the COPY, from 0, follows
-	// as 8 lower-case hex digits. Rejected rows have a position too, so positions of accepted rows only increase.
+	// VersionPrefix is the part of _version that all rows share; the position of the row, from 0, follows as 8
+	// lower-case hex digits. It counts on over COPYs and single rows; rejected rows have a position too, so positions
+	// of accepted rows only increase.
 	VersionPrefix string
 	// SyncedAt is the value of _synced_at, in microseconds since the Unix epoch.
 	SyncedAt int64
@@ -182,9 +183,10 @@ func takeField(taken map[int32]string, field int32, name string) error {
 	return nil
 }
 
-// metadata encodes the fields that all rows share and says where the row's position goes (-1: nowhere).
-func (l *Layout) metadata() (b []byte, positionAt int) {
-	positionAt = -1
+// metadata encodes the fields that all rows share and says where the row's position and the value of _deleted go
+// (-1: nowhere).
+func (l *Layout) metadata() (b []byte, positionAt, deletedAt int) {
+	positionAt, deletedAt = -1, -1
 	if l.VersionField != 0 {
 		b = binary.AppendUvarint(b, uint64(uint32(l.VersionField))<<3|wireBytes)
 		b = binary.AppendUvarint(b, uint64(len(l.VersionPrefix)+positionDigits))
@@ -198,7 +200,8 @@ func (l *Layout) metadata() (b []byte, positionAt int) {
 	}
 	if l.DeletedField != 0 {
 		b = binary.AppendUvarint(b, uint64(uint32(l.DeletedField))<<3|wireVarint)
+		deletedAt = len(b)
 		b = append(b, 0)
 	}
-	return b, positionAt
+	return b, positionAt, deletedAt
 }

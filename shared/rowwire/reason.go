@@ -85,7 +85,7 @@ func (r Reason) String() string {
 
 // Reject is a row that was left out, and why.
 type Reject struct {
-	Row    int64 // position of the row in the COPY, from 0
+	Row    int64 // position of the row, from 0, as in its version
 	Column int   // index in Layout.Columns; -1 when the whole row is meant
 	Reason Reason
 	Tuple  [][]byte // the row's COPY field bytes, nil for NULL; valid only during the call

@@ -20,22 +20,32 @@ const (
 // errClosed is returned by Write and Close after Close.
 var errClosed = errors.New("transcoder is closed")
 
+// errInsideCopy refuses what may only be done outside of a COPY.
+var errInsideCopy = errors.New("a COPY has begun and not ended")
+
+// errNoDeletedField refuses tombstones that nothing would tell from rows.
+var errNoDeletedField = errors.New("the layout has no field for _deleted")
+
 type state uint8
 
 const (
-	inHeader state = iota
+	beforeCopy    state = iota // a COPY must follow
+	betweenCopies              // a COPY may follow
+	inHeader
 	inTuples
 	afterTrailer
 	closed
 )
 
 // Transcoder is an io.Writer that takes COPY binary data in chunks of any size and encodes each row as a
-// protocol-buffer message. It is fastest when a chunk is one whole row, which is what PostgreSQL sends. It is not safe
-// for concurrent use. After an error every further call returns that error.
+// protocol-buffer message. It is fastest when a chunk is one whole row, which is what PostgreSQL sends. Before, between
+// and after COPYs, Tuple takes single rows that came another way. It is not safe for concurrent use. After an error
+// every further call returns that error.
 type Transcoder struct {
 	columns    []column
 	meta       []byte // encoded metadata fields
 	positionAt int    // where in meta the row's position goes; -1: nowhere
+	deletedAt  int    // where in meta the value of _deleted is; -1: nowhere
 	maxRow     int
 	batchBytes int
 	batchRows  int
@@ -48,8 +58,9 @@ type Transcoder struct {
 	batch    *Batch
 	state    state
 	err      error
-	position int64 // rows read, accepted or not
+	position int64 // of the next row
 	rejected int64
+	skipped  int64 // positions without a row
 	bytes    int64
 
 	keepLast bool
@@ -58,9 +69,10 @@ type Transcoder struct {
 	pending []byte // start of an incomplete header or tuple
 	need    int    // len(pending) below which another attempt is pointless
 	tuple   [][]byte
+	framed  []byte // a row given to Tuple, as COPY has it
 }
 
-// NewTranscoder returns a transcoder for one COPY.
+// NewTranscoder returns a transcoder for one COPY, or for rows given to Tuple, or for both in any order.
 //
 // flush is called with each full batch and returns an empty one to go on with; it may keep the full batch, even on
 // another goroutine, until it returns that batch from a later call. The transcoder resets what it is given. first is
@@ -98,7 +110,7 @@ func NewTranscoder(l Layout, first *Batch, flush func(*Batch) (*Batch, error), r
 		batch:      first,
 		tuple:      make([][]byte, len(columns)),
 	}
-	t.meta, t.positionAt = l.metadata()
+	t.meta, t.positionAt, t.deletedAt = l.metadata()
 	return t, nil
 }
 
@@ -109,14 +121,18 @@ func orDefault(n, def int) int {
 	return n
 }
 
-// Rows returns how many rows were accepted.
-func (t *Transcoder) Rows() int64 { return t.position - t.rejected }
+// Rows returns how many rows were accepted, tombstones among them.
+func (t *Transcoder) Rows() int64 { return t.position - t.rejected - t.skipped }
 
 // Rejected returns how many rows were handed to reject.
 func (t *Transcoder) Rejected() int64 { return t.rejected }
 
 // Bytes returns the encoded size of all accepted rows.
 func (t *Transcoder) Bytes() int64 { return t.bytes }
+
+// Position returns the position that the next row gets, which is how many positions are used up: by rows, accepted or
+// not, and by SkipPosition.
+func (t *Transcoder) Position() int64 { return t.position }
 
 // Partitions returns the sorted BigQuery partition ids of all accepted rows ("2026", "202611", "20261120",
 // "2026112008", "__NULL__"); nil without Layout.Partition.
@@ -125,6 +141,90 @@ func (t *Transcoder) Partitions() []string {
 		return nil
 	}
 	return t.parts.ids()
+}
+
+// Deleted says whether the rows that follow are tombstones, which have _deleted = true; at first they are not. It may be
+// called between COPYs and between rows. A tombstone is a row like any other, of which the caller gives the key and NULL
+// for every other column: it has no values then, repeated columns have no elements, and its partition is that of NULL
+// unless the key has the partition column. A layout without DeletedField has no tombstones: asking for them is an error
+// of the next call.
+func (t *Transcoder) Deleted(on bool) {
+	switch {
+	case t.deletedAt < 0 && on && t.err == nil:
+		t.err = errNoDeletedField
+	case t.deletedAt >= 0 && on:
+		t.meta[t.deletedAt] = 1
+	case t.deletedAt >= 0:
+		t.meta[t.deletedAt] = 0
+	}
+}
+
+// Tuple encodes one row from its COPY field bytes, nil for NULL, in the order of Layout.Columns. It does all that
+// Write does with a row inside of a COPY, Last included, and returns the same errors; it must not be called inside of
+// one, that is between the first byte of its header and its trailer. The bytes are not kept after the call.
+func (t *Transcoder) Tuple(fields [][]byte) error {
+	if err := t.outsideCopy(); err != nil {
+		return err
+	}
+	if len(fields) != len(t.columns) {
+		return t.fail(t.malformed(-1, fmt.Sprintf("tuple has %d fields, want %d", len(fields), len(t.columns))))
+	}
+	// The row is put into the form that readTuple takes: one copy, for one path to maintain and a COPY none the slower.
+	b := binary.BigEndian.AppendUint16(t.framed[:0], uint16(len(fields)))
+	for i, v := range fields {
+		if v == nil {
+			b = binary.BigEndian.AppendUint32(b, math.MaxUint32) // -1
+			continue
+		}
+		if len(v) > math.MaxInt32 {
+			return t.fail(t.malformed(i, "field is longer than COPY can say"))
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(v)))
+		b = append(b, v...)
+	}
+	t.framed = b
+	if _, err := t.readTuple(b); err != nil {
+		return t.fail(err)
+	}
+	if cap(t.framed) > keepPending {
+		t.framed = nil
+	}
+	return nil
+}
+
+// SkipPosition uses up one position without a row and returns it: a change that is no row, such as a TRUNCATE, has its
+// place among the versions too. Like Tuple it must not be called inside of a COPY.
+func (t *Transcoder) SkipPosition() (int64, error) {
+	if err := t.outsideCopy(); err != nil {
+		return 0, err
+	}
+	if err := t.checkPosition(); err != nil {
+		return 0, t.fail(err)
+	}
+	at := t.position
+	t.position++
+	t.skipped++
+	return at, nil
+}
+
+// outsideCopy prepares for what is no part of a COPY.
+func (t *Transcoder) outsideCopy() error {
+	switch {
+	case t.err != nil:
+		return t.err
+	case t.state == beforeCopy:
+		t.state = betweenCopies // there is something to hand over without a COPY
+	case t.state == inHeader || t.state == inTuples:
+		return t.fail(errInsideCopy)
+	}
+	return nil
+}
+
+func (t *Transcoder) checkPosition() error {
+	if t.position > math.MaxUint32 {
+		return t.malformed(-1, "more rows than a version's position can count")
+	}
+	return nil
 }
 
 // Write takes the next bytes of the COPY stream. Besides errors of flush and reject it returns a *FormatError.
@@ -156,13 +256,11 @@ func (t *Transcoder) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close checks that the stream was complete and hands over the last rows. It does not have to be called after an error.
+// Close checks that the stream was complete and hands over the last rows. Without a COPY it is complete if Tuple or
+// SkipPosition was called. It does not have to be called after an error.
 func (t *Transcoder) Close() error {
-	if t.err != nil {
-		return t.err
-	}
-	if t.state != afterTrailer {
-		return t.fail(t.malformed(-1, "stream ends before its trailer"))
+	if err := t.whole(); err != nil {
+		return err
 	}
 	if len(t.batch.ends) > 0 {
 		if err := t.handOver(); err != nil {
@@ -174,22 +272,31 @@ func (t *Transcoder) Close() error {
 	return nil
 }
 
-// Continue makes the transcoder ready for another COPY of the same layout, after one that was complete. Positions,
-// counts and the batch begun go on; Last starts anew.
+// Continue makes the transcoder ready for another COPY of the same layout, after one that was complete; that COPY must
+// follow, unless Tuple or SkipPosition is called first. Positions, counts, Deleted and the batch begun go on; Last
+// starts anew.
 func (t *Transcoder) Continue() error {
-	if t.err != nil {
-		return t.err
+	if err := t.whole(); err != nil {
+		return err
 	}
-	if t.state != afterTrailer {
-		return t.fail(t.malformed(-1, "stream ends before its trailer"))
-	}
-	t.state = inHeader
+	t.state = beforeCopy
 	t.last = t.last[:0]
 	return nil
 }
 
-// Last returns the COPY field bytes of the latest row of this COPY, accepted or not, nil for NULL; nil if there was no
-// row or Layout.KeepLast is not set. They are valid until the next Write.
+// whole refuses to end the stream where a COPY is missing or incomplete.
+func (t *Transcoder) whole() error {
+	if t.err != nil {
+		return t.err
+	}
+	if t.state != afterTrailer && t.state != betweenCopies {
+		return t.fail(t.malformed(-1, "stream ends before its trailer"))
+	}
+	return nil
+}
+
+// Last returns the COPY field bytes of the latest row since the transcoder was made or Continue was called, accepted or
+// not, nil for NULL; nil if there was no row or Layout.KeepLast is not set. They are valid until the next Write or Tuple.
 func (t *Transcoder) Last() [][]byte {
 	if len(t.last) == 0 {
 		return nil
@@ -223,7 +330,8 @@ func (t *Transcoder) consume(p []byte) ([]byte, error) {
 		switch t.state {
 		case inTuples:
 			n, err = t.readTuple(p)
-		case inHeader:
+		case beforeCopy, betweenCopies, inHeader:
+			t.state = inHeader
 			n, err = t.readHeader(p)
 		default:
 			err = t.malformed(-1, "bytes after the trailer")
@@ -320,8 +428,8 @@ func (t *Transcoder) readTuple(p []byte) (int, error) {
 	}
 	b = append(b, t.meta...)
 	if t.positionAt >= 0 {
-		if t.position > math.MaxUint32 {
-			return 0, t.malformed(-1, "more rows than a version's position can count")
+		if err := t.checkPosition(); err != nil {
+			return 0, err
 		}
 		putHex8(b[len(b)-len(t.meta)+t.positionAt:], uint32(t.position))
 	}

@@ -21,8 +21,8 @@ type Spec struct {
 }
 
 // NewCapture makes the capture that the table declares. Warnings are what works but
-// should be mended, each with its statement. A method that reads several tables at
-// once is not made here.
+// should be mended, each with its statement. That of a *WAL only writes: a slot is
+// read for all its tables together.
 func NewCapture(ctx context.Context, s Spec) (Capture, []string, error) {
 	declared := s.Table.Capture
 	switch declared.Method {
@@ -34,7 +34,7 @@ func NewCapture(ctx context.Context, s Spec) (Capture, []string, error) {
 		}
 	case pipeline.MethodChangelog:
 	case pipeline.MethodWAL:
-		return nil, nil, fmt.Errorf("table %s: a slot is not read table by table", s.Table.Name)
+		return &WAL{Rows: s.Rows, Source: s.Source}, nil, nil
 	}
 	if len(s.Rows.Filters) > 0 && s.Rows.Deletes && (s.Table.Query != "" || declared.Log != nil) {
 		// Of a key that no row of the tenant has, nothing says whose it was (I8).
@@ -146,10 +146,4 @@ func (s Spec) related(ctx context.Context, r *pipeline.Related, n int) (keyFeed,
 	}
 	out.feed = &logFeed{rows: rows, pipeline: s.Pipeline.Name + "/" + s.Table.Name, limit: s.Table.BatchRows, primary: s.Control}
 	return out, nil, nil
-}
-
-// Refuse is the permanent error for a method that a hot standby cannot serve.
-func Refuse(method pipeline.Method) error {
-	return fault.Fix(fmt.Errorf("%w, which cannot serve capture: {method: %s}", ErrStandby, method),
-		"point DATABASE_URL or CLOUD_SQL_INSTANCE at the primary, or capture by watermark")
 }

@@ -29,7 +29,7 @@ func emitted(t *testing.T, level string, f func()) []map[string]any {
 func TestEvents(t *testing.T) { //nolint:paralleltest // the default logger belongs to the process
 	ctx := telemetry.With(t.Context(), slog.String("run", "r"))
 	severities := map[telemetry.Event]string{
-		telemetry.Failed: "ERROR", telemetry.Done: "INFO", telemetry.Stale: "WARNING", telemetry.Rejected: "WARNING", telemetry.Billed: "INFO",
+		telemetry.Failed: "ERROR", telemetry.Done: "INFO", telemetry.Stale: "WARNING", telemetry.Rejected: "WARNING", telemetry.Billed: "INFO", telemetry.Lag: "WARNING",
 	}
 	for _, level := range []string{"", "debug", "warn", "error"} {
 		for _, e := range telemetry.Events() {
@@ -45,16 +45,19 @@ func TestEvents(t *testing.T) { //nolint:paralleltest // the default logger belo
 	}
 }
 
-func TestRejectAndBill(t *testing.T) { //nolint:paralleltest // as above
+func TestRejectBillAndHoldBack(t *testing.T) { //nolint:paralleltest // as above
 	got := emitted(t, "", func() {
 		telemetry.Reject(t.Context(), 0)
 		telemetry.Reject(t.Context(), 2)
 		telemetry.Bill(t.Context(), 0, "job_0")
 		telemetry.Bill(t.Context(), 1<<40, "job_1", "job_2")
+		telemetry.HoldBack(t.Context(), "tidemark_shop", 5, 5, "reserved")
+		telemetry.HoldBack(t.Context(), "tidemark_shop", 6, 5, "extended")
 	})
 	want := []map[string]any{
 		{"severity": "WARNING", "message": "rejected", "rows": 2.0},
 		{"severity": "INFO", "message": "billed", "bytes": float64(1 << 40), "job": "job_1 job_2"},
+		{"severity": "WARNING", "message": "lag", "slot": "tidemark_shop", "bytes": 6.0, "limit": 5.0, "status": "extended"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)

@@ -28,12 +28,24 @@ const (
 	WholeLog      = ""
 )
 
-// Dedup deletes from the log the versions that a newer version of the same key
-// supersedes, in the given partitions only; WholeLog among them means all. It
-// may run beside any append: it deletes only what it can see to be superseded,
-// so readers of the view notice nothing (I6). It returns when BigQuery's jobs
-// have ended, with an error if one failed, and refuses to start a job whose
-// estimate is over maxBytes.
+// Dedup deletes from the log the versions that no view needs any more, in the
+// given partitions only; WholeLog among them means all. Those are the versions of
+// a key that a newer one supersedes; but a tombstone supersedes only tombstones
+// unless deletes are hard, because the newest version below it has the values
+// that readers see. What it deletes depends on what is there at the time and
+// never on order, so it may run beside any append, and readers of the view
+// notice nothing (I6).
+//
+// A version is left alone while its successor lies in another partition that is
+// not among neighbours given, except that under HardDeletes tombstones, which lie
+// in NullPartition unless the key has the partition column, are looked for from
+// every partition. So these stay until their partition is given together with
+// the successor's, or until WholeLog is: versions of a row whose partition value
+// has changed; the last values of a row deleted under HardDeletes, until
+// something else happens in their partition; tombstones of rows that came back.
+//
+// It returns when BigQuery's jobs have ended, with an error if one failed, and
+// refuses to start a job whose estimate is over maxBytes.
 func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBytes int64, labels map[string]string) (Cleanup, error) {
 	var done Cleanup
 	bounds, err := t.bounds(partitions)
@@ -47,14 +59,14 @@ func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBy
 	for _, b := range bounds {
 		q := client.Query(c.dedupSQL(t, b))
 		q.Parameters, q.Labels = b.parameters, labels
-		if err := c.dedupJob(ctx, q, t, maxBytes, &done); err != nil {
+		if err := dedupJob(ctx, q, t, maxBytes, &done); err != nil {
 			return done, fmt.Errorf("cleaning up %s %s: %w", t.LogName(), b.name, err)
 		}
 	}
 	return done, nil
 }
 
-func (c *Client) dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxBytes int64, done *Cleanup) error {
+func dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxBytes int64, done *Cleanup) error {
 	q.DryRun = true
 	dry, err := q.Run(ctx)
 	if err != nil {
@@ -66,51 +78,56 @@ func (c *Client) dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxB
 	}
 	q.DryRun = false
 	q.MaxBytesBilled = max(maxBytes, 10<<20) // BigQuery bills 10 MB at least
-	q.JobIDConfig = bigquery.JobIDConfig{JobID: "tidemark_dedup_" + jobName(t.Name), AddJobIDSuffix: true}
-	job, err := q.Run(ctx)
-	if err != nil {
-		return fmt.Errorf("starting the job: %w", err)
+	change, err := runDML(ctx, q, "dedup", t)
+	if change.job != "" {
+		done.Jobs = append(done.Jobs, change.job)
 	}
-	done.Jobs = append(done.Jobs, job.ID())
-	// The statement is ours, and valid: what BigQuery calls invalid once it runs is that
-	// somebody else changes the same rows.
-	status, err := finish(ctx, job, fault.Transient)
-	if err != nil {
-		return err
-	}
-	done.Bytes += status.Statistics.TotalBytesProcessed
-	if details, ok := status.Statistics.Details.(*bigquery.QueryStatistics); ok {
-		done.Deleted += details.NumDMLAffectedRows
-	}
-	return nil
-}
-
-// jobName keeps what a job id may hold.
-func jobName(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 128 && (r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z') {
-			return r
-		}
-		return '_'
-	}, name)
+	done.Bytes += change.bytes
+	done.Deleted += change.rows
+	return err
 }
 
 func (c *Client) dedupSQL(t *Table, b bound) string {
 	log := c.path(t.Dataset, t.LogName())
-	conditions := make([]string, 0, len(t.Key)+2)
-	for _, name := range t.Key {
-		conditions = append(conditions, "newer."+quote(name)+" = old."+quote(name))
+	columns := append(slices.Clone(t.Key), VersionColumn)
+	old := alias("old", columns)
+	conditions := make([]string, 0, len(columns)+1)
+	for _, name := range quoteAll(t.Key) {
+		conditions = append(conditions, "newer."+name+" = "+old+"."+name)
 	}
 	// Strictly newer: of two doubles neither is deleted on the other's account.
-	conditions = append(conditions, "newer."+quote(VersionColumn)+" > old."+quote(VersionColumn))
-	return fmt.Sprintf("DELETE FROM %s AS old WHERE %s AND EXISTS (SELECT 1 FROM %s AS newer WHERE %s AND %s)",
-		log, b.on("old"), log, b.on("newer"), strings.Join(conditions, " AND "))
+	conditions = append(conditions, "newer."+quote(VersionColumn)+" > "+old+"."+quote(VersionColumn))
+	if t.Deletes != HardDeletes {
+		columns = append(columns, DeletedColumn)
+		conditions = append(conditions, "("+old+"."+quote(DeletedColumn)+" OR NOT newer."+quote(DeletedColumn)+")")
+	}
+	// Only these columns are in sight of the conditions, lest one of the log has the
+	// name of the table outside.
+	read := "SELECT log." + strings.Join(quoteAll(columns), ", log.") + " FROM " + log + " AS log WHERE "
+	newer := read + b.on("log")
+	if b.span && t.tombstonesElsewhere() { // two scans, each bounded by constants
+		newer += " UNION ALL " + read + "log." + quote(t.Partition.Column) + " IS NULL"
+	}
+	return fmt.Sprintf("DELETE FROM %s AS %s WHERE %s AND EXISTS (SELECT 1 FROM (%s) AS newer WHERE %s)",
+		log, old, b.on(old), newer, strings.Join(conditions, " AND "))
+}
+
+// tombstonesElsewhere says whether a tombstone that supersedes a version lies in
+// NullPartition, because tombstones have no values but the key's.
+func (t *Table) tombstonesElsewhere() bool {
+	return t.Deletes == HardDeletes && t.Partition != nil && !t.placesTombstones()
+}
+
+// placesTombstones says whether a tombstone lies where the versions of its key do.
+func (t *Table) placesTombstones() bool {
+	return slices.Contains(t.Key, t.Partition.Column)
 }
 
 // bound limits a statement to neighbouring partitions by constants, which is
 // what lets BigQuery leave the others alone.
 type bound struct {
 	name       string
+	span       bool // of time; not the whole log, nor the partition of NULL
 	on         func(alias string) string
 	parameters []bigquery.QueryParameter
 }
@@ -161,6 +178,7 @@ func (t *Table) between(column string, from, to time.Time) bound {
 		return at
 	}
 	return bound{
+		span: true,
 		name: from.Format(time.RFC3339) + " to " + to.Format(time.RFC3339),
 		on: func(alias string) string {
 			return fmt.Sprintf("%[1]s.%[2]s >= @from AND %[1]s.%[2]s < @to", alias, column)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/bigquery"
@@ -17,6 +18,34 @@ const (
 	firstLook = 50 * time.Millisecond
 	lastLook  = 2 * time.Second
 )
+
+// change is what a DML statement did.
+type change struct {
+	job         string // "" if none was started
+	rows, bytes int64  // affected, processed
+}
+
+// runDML runs a statement that changes the log of a table; kind is what its job is
+// named after. Even with an error it says which job was started.
+func runDML(ctx context.Context, q *bigquery.Query, kind string, t *Table) (change, error) {
+	q.JobIDConfig = bigquery.JobIDConfig{JobID: "tidemark_" + kind + "_" + jobName(t.Name), AddJobIDSuffix: true}
+	job, err := q.Run(ctx)
+	if err != nil {
+		return change{}, fmt.Errorf("starting the job: %w", err)
+	}
+	done := change{job: job.ID()}
+	// The statement is ours, and valid: what BigQuery calls invalid once it runs is that
+	// somebody else changes the same rows.
+	status, err := finish(ctx, job, fault.Transient)
+	if err != nil {
+		return done, err
+	}
+	done.bytes = status.Statistics.TotalBytesProcessed
+	if details, ok := status.Statistics.Details.(*bigquery.QueryStatistics); ok {
+		done.rows = details.NumDMLAffectedRows
+	}
+	return done, nil
+}
 
 // finish looks at a job until it has ended, and returns what became of it; a job
 // that failed is an error of its reason's class, or of the given one where BigQuery
@@ -61,4 +90,14 @@ func jobError(job *bigquery.Job, status *bigquery.JobStatus, invalid fault.Class
 		err = fault.Reason(e.Reason, err)
 	}
 	return fmt.Errorf("job %s: %w", job.ID(), err)
+}
+
+// jobName keeps what a job id may hold.
+func jobName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 128 && (r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z') {
+			return r
+		}
+		return '_'
+	}, name)
 }

@@ -149,7 +149,17 @@ func streamingWindow(now time.Time) (earliest, latest time.Time) {
 // Version returns the part of _version that one batch shares. Its sections have
 // a fixed width, so that versions compare as strings as they do as numbers.
 func Version(generation int, position int64) string {
-	return fmt.Sprintf("%08x/%016x/", generation, position)
+	return GenerationPrefix(generation) + fmt.Sprintf("%016x/", position)
+}
+
+// GenerationPrefix returns the part of _version that all versions of one
+// generation share, and that all of earlier ones are below.
+func GenerationPrefix(generation int) string { return fmt.Sprintf("%08x/", generation) }
+
+// VersionAt returns the whole _version at an ordinal within a batch, as rowwire
+// writes it: that of a change which is no row.
+func VersionAt(generation int, position, ordinal int64) string {
+	return Version(generation, position) + fmt.Sprintf("%08x", ordinal)
 }
 
 // reservedPrefixes begin column names that BigQuery keeps for itself.

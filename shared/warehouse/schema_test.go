@@ -3,7 +3,9 @@ package warehouse
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -494,24 +496,103 @@ func TestBounds(t *testing.T) {
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	c := NewClient(Config{Project: "my-project"})
-	table := &Table{Dataset: "d", Name: "or`ders", Columns: []Column{{Name: "i`d", Kind: rowwire.Int8}}, Key: []string{"i`d", "line"}, Partition: &Partition{"at", "day"}}
-	b, err := table.bounds([]string{"20240201"})
-	if err != nil {
-		t.Fatal(err)
+	table := Table{Dataset: "d", Name: "or`ders", Columns: []Column{{Name: "i`d", Kind: rowwire.Int8}}, Key: []string{"i`d", "line"}, Partition: &Partition{"a`t", "day"}}
+	const (
+		log     = "`my-project.d.or\\`ders_log`"
+		all     = "SELECT v.`i\\`d`, v.`_version`, v.`_synced_at`, v.`_deleted` FROM " + log + " AS v WHERE "
+		key     = "`i\\`d`, `line`"
+		keyOf   = "v.`i\\`d`, v.`line`"
+		first   = " QUALIFY ROW_NUMBER() OVER (PARTITION BY " + keyOf + " ORDER BY v.`_version` DESC) = 1"
+		read    = "SELECT log.`i\\`d`, log.`line`, log.`_version`"
+		within  = "`a\\`t` >= @from AND "
+		until   = "`a\\`t` < @to"
+		placed  = " FROM " + log + " AS log WHERE log." + within + "log." + until
+		newer   = "newer.`i\\`d` = old.`i\\`d` AND newer.`line` = old.`line` AND newer.`_version` > old.`_version`"
+		values  = " AND (old.`_deleted` OR NOT newer.`_deleted`)"
+		deletes = "DELETE FROM " + log + " AS old WHERE old." + within + "old." + until + " AND EXISTS (SELECT 1 FROM ("
+		near    = deletes + read + ", log.`_deleted`" + placed + ") AS newer WHERE " + newer + values + ")"
+	)
+	for _, test := range []struct {
+		name        string
+		deletes     Deletes
+		key         []string
+		view, dedup string
+	}{
+		{
+			"soft", SoftDeletes, table.Key,
+			"SELECT v.`i\\`d`, FIRST_VALUE(v.`_version`) OVER newest AS `_version`, FIRST_VALUE(v.`_synced_at`) OVER newest AS `_synced_at`, FIRST_VALUE(v.`_deleted`) OVER newest AS `_deleted` FROM " + log +
+				" AS v WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY " + keyOf + " ORDER BY v.`_deleted`, v.`_version` DESC) = 1 WINDOW newest AS (PARTITION BY " + keyOf + " ORDER BY v.`_version` DESC)",
+			near,
+		},
+		{
+			"hard", HardDeletes, table.Key,
+			"SELECT * FROM (" + all + "TRUE" + first + ") WHERE NOT `_deleted`",
+			deletes + read + placed + " UNION ALL " + read + " FROM " + log + " AS log WHERE log.`a\\`t` IS NULL) AS newer WHERE " + newer + ")",
+		},
+		{
+			"hard, partitioned by the key", HardDeletes,
+			[]string{"i`d", "a`t"},
+			"",
+			strings.ReplaceAll(deletes+read+placed+") AS newer WHERE "+newer+")", "`line`", "`a\\`t`"),
+		},
+		{
+			"ignore", IgnoreDeletes, table.Key,
+			all + "NOT v.`_deleted`" + first,
+			near,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			table := table
+			table.Deletes, table.Key = test.deletes, test.key
+			b, err := table.bounds([]string{"20240201"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.dedup, c.dedupSQL(&table, b[0])); diff != "" {
+				t.Errorf("clean-up (-want +got):\n%s", diff)
+			}
+			if got := c.viewSQL(&table, schemaOf(table.Columns)); test.view != "" && got != test.view {
+				t.Errorf("view (-want +got):\n%s", cmp.Diff(test.view, got))
+			}
+		})
 	}
-	schema := schemaOf(table.Columns)
-	got := []string{c.viewSQL(table, schema), c.dedupSQL(table, b[0])}
-	table.HideDeleted = true
-	got = append(got, c.viewSQL(table, schema))
-	const log, newest = "`my-project.d.or\\`ders_log`", "SELECT `i\\`d`, `_version`, `_synced_at`, `_deleted` FROM `my-project.d.or\\`ders_log` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY `i\\`d`, `line` ORDER BY `_version` DESC) = 1"
-	want := []string{
-		newest,
-		"DELETE FROM " + log + " AS old WHERE old.`at` >= @from AND old.`at` < @to AND EXISTS (SELECT 1 FROM " + log + " AS newer WHERE newer.`at` >= @from AND newer.`at` < @to" +
-			" AND newer.`i\\`d` = old.`i\\`d` AND newer.`line` = old.`line` AND newer.`_version` > old.`_version`)",
-		"SELECT * FROM (" + newest + ") WHERE NOT `_deleted`",
+	want := "INSERT INTO " + log + " (" + key + ", `_version`, `_synced_at`, `_deleted`) SELECT " + keyOf + ", @version, @at, TRUE FROM " + log +
+		" AS v WHERE TRUE GROUP BY " + keyOf + " HAVING MAX(v.`_version`) < @below AND NOT ANY_VALUE(v.`_deleted` HAVING MAX v.`_version`)"
+	if diff := cmp.Diff(want, c.sweepSQL(&table)); diff != "" {
+		t.Errorf("sweep (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("SQL (-want +got):\n%s", diff)
+}
+
+// TestSweepThatWouldNotEnd is refused before BigQuery hears of it.
+func TestSweepThatWouldNotEnd(t *testing.T) {
+	t.Parallel()
+	c := NewClient(Config{Project: "my-project", Host: "127.0.0.1:1"})
+	at := time.Now()
+	for name, s := range map[string]Sweep{
+		"no bound":          {Version: VersionAt(1, 2, 3), At: at},
+		"no time":           {Below: GenerationPrefix(1), Version: VersionAt(1, 2, 3)},
+		"below its bound":   {Below: GenerationPrefix(2), Version: VersionAt(1, 2, 3), At: at},
+		"without a version": {Below: GenerationPrefix(2), At: at},
+	} {
+		if _, err := c.Sweep(t.Context(), &Table{Name: "orders", Key: []string{"id"}}, s); !errors.Is(err, errSweep) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if swept, err := c.Sweep(t.Context(), &Table{Deletes: IgnoreDeletes}, Sweep{}); err != nil || swept.Job != "" {
+		t.Errorf("with deletes ignored: %+v, %v", swept, err)
+	}
+}
+
+// TestVersionsSortAsStrings: later generations, positions and ordinals are greater.
+func TestVersionsSortAsStrings(t *testing.T) {
+	t.Parallel()
+	sorted := []string{
+		GenerationPrefix(1), Version(1, 9), VersionAt(1, 9, 0), VersionAt(1, 9, math.MaxUint32), VersionAt(1, 10, 0),
+		VersionAt(1, math.MaxInt64, 0), GenerationPrefix(2), VersionAt(2, 0, 0), GenerationPrefix(16), VersionAt(16, 0, 0),
+	}
+	if !slices.IsSorted(sorted) {
+		t.Errorf("not in order: %q", sorted)
 	}
 }
 

@@ -22,8 +22,7 @@ type Table struct {
 	Key       []string
 	Partition *Partition
 	ClusterBy []string // empty: the key
-	// HideDeleted keeps deleted rows out of the view.
-	HideDeleted bool
+	Deletes   Deletes
 }
 
 // Partition is the time partitioning of a log.
@@ -223,7 +222,7 @@ func (c *Client) ensureView(ctx context.Context, dataset *bigquery.Dataset, t *T
 	if fault.HTTPStatus(err) == http.StatusNotFound {
 		err = view.Create(ctx, &bigquery.TableMetadata{
 			ViewQuery: query, Labels: map[string]string{"managed-by": "tidemark"},
-			Description: "The newest version of every row of " + t.LogName() + ".",
+			Description: "Every row of " + t.LogName() + " as it is now.",
 		})
 		if fault.HTTPStatus(err) != http.StatusConflict {
 			return err
@@ -240,22 +239,6 @@ func (c *Client) ensureView(ctx context.Context, dataset *bigquery.Dataset, t *T
 	}
 	_, err = view.Update(ctx, bigquery.TableMetadataToUpdate{ViewQuery: query}, md.ETag)
 	return err
-}
-
-// viewSQL lists its columns, because BigQuery fixes the schema of a view when
-// it is made. Columns the source dropped stay, for the queries that name them.
-func (c *Client) viewSQL(t *Table, schema bigquery.Schema) string {
-	names := make([]string, len(schema))
-	for i, field := range schema {
-		names[i] = quote(field.Name)
-	}
-	// Doubles of one version may exist; ROW_NUMBER keeps one of them.
-	newest := fmt.Sprintf("SELECT %s FROM %s WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY %s ORDER BY %s DESC) = 1",
-		strings.Join(names, ", "), c.path(t.Dataset, t.LogName()), strings.Join(quoteAll(t.Key), ", "), quote(VersionColumn))
-	if t.HideDeleted {
-		return "SELECT * FROM (" + newest + ") WHERE NOT " + quote(DeletedColumn)
-	}
-	return newest
 }
 
 func quoteAll(names []string) []string {

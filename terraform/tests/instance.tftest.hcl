@@ -124,11 +124,29 @@ run "write_ahead_log" {
 
   variables {
     pipelines_dir = "tests/pipelines/wal"
+    database      = { name = "app", grants = { deployer = "deploy@test-project.iam.gserviceaccount.com", reads = [{ table = "status_names" }] } }
   }
 
   assert {
     condition     = { for flag in google_sql_database_instance.source[0].settings[0].database_flags : flag.name => flag.value } == { "cloudsql.iam_authentication" = "on", "cloudsql.logical_decoding" = "on" }
     error_message = "A pipeline reads the write-ahead log, and the instance does not keep it."
+  }
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.alert["lag"].conditions[0].condition_prometheus_query_language[0].query, "user_tidemark_lag{") && strcontains(google_monitoring_alert_policy.alert["lag"].documentation[0].content, "pg_replication_slots") && google_monitoring_alert_policy.alert["lag"].severity == "ERROR"
+    error_message = "A slot could hold back the write-ahead log until the disk is full, and nobody would know what to do."
+  }
+  assert {
+    condition = toset(jsondecode(regex("(?s)\\$json\\$\n(.*)\n\\$json\\$;", output.database_grants)[0]).tables) == toset([
+      { schema = "public", table = "customers", trigger = false, wal = "wal" },
+      { schema = "public", table = "order_items", trigger = true, wal = "" },
+      { schema = "public", table = "invoices", trigger = false, wal = "" },
+      { schema = "audit", table = "entries", trigger = false, wal = "" },
+      { schema = "public", table = "admin_log", trigger = false, wal = "" },
+      { schema = "public", table = "labels", trigger = true, wal = "" },
+      { schema = "public", table = "orders", trigger = false, wal = "" },
+      { schema = "public", table = "status_names", trigger = false, wal = "" },
+    ])
+    error_message = "Extract may not read, follow or put a trigger on what its pipelines capture, or may more."
   }
 }
 

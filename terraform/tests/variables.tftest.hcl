@@ -208,6 +208,16 @@ run "cadences_that_cloud_scheduler_cannot_keep" {
   expect_failures = [terraform_data.pipelines]
 }
 
+run "a_slot_that_would_follow_tenants_or_a_query" {
+  command = plan
+
+  variables {
+    pipelines_dir = "tests/pipelines/misplaced"
+  }
+
+  expect_failures = [terraform_data.pipelines]
+}
+
 run "tenants_of_a_pipeline_without_tenants" {
   command = plan
 

@@ -40,7 +40,7 @@ func (s *Server) estimateTable(ctx context.Context, q statementRequest, p *prepa
 		return 0, nil
 	}
 	keep, bounded := s.pruning(q, p.tokens, t)
-	if t.part.filter && !bounded && p.kind != "INSERT" {
+	if t.part.filter && !bounded {
 		return 0, errInvalidQuery("Cannot query over table '%s' without a filter over column(s) '%s' that can be used for partition elimination", t.id, t.part.column)
 	}
 	fields := s.fieldsOf(t)

@@ -136,7 +136,7 @@ func (pr *pruner) query(level []token) {
 	readings := 0
 	for i := 0; i < len(level); {
 		parts, next := namePath(level, i)
-		if id, ok := pr.q.resolve(parts); ok && id == pr.t.id && i > 0 && introducesTable(level[i-1]) {
+		if id, ok := pr.q.resolve(parts); ok && id == pr.t.id && i > 0 && introducesTable(level[i-1]) && (!level[0].is("INSERT") || !level[i-1].is("INTO")) {
 			readings++
 		}
 		i = max(next, i+1)

@@ -49,6 +49,10 @@ type Options struct {
 	// Settings are added to postgresql.conf and override the package's own:
 	// max_connections=200, fsync=off, full_page_writes=off, timezone=UTC.
 	Settings map[string]string
+	// StandbyOf, if set, makes the server a hot standby of that one, which has to
+	// run: read-only, following by streaming replication. It takes over the primary's
+	// settings and password. See Server.CatchUp.
+	StandbyOf *Server
 }
 
 // Server is a running Postgres server. Its methods are safe for concurrent use.
@@ -73,6 +77,7 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	options = options.inherit()
 	s := &Server{options: options, bin: bin, dir: options.Dir, temporary: options.Dir == ""}
 	if s.account, err = serverAccount(); err != nil {
 		return nil, err
@@ -155,6 +160,9 @@ func (s *Server) create(ctx context.Context) error {
 	}
 	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
 		return nil // a folder kept from an earlier server
+	}
+	if s.options.StandbyOf != nil {
+		return s.clone(ctx)
 	}
 	return s.initialize(ctx)
 }

@@ -5,6 +5,7 @@ package terraform_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -170,7 +171,7 @@ type schedule struct {
 func folders(t *testing.T) []string {
 	t.Helper()
 	var found []string
-	for _, pattern := range []string{"../../schemas/pipelines", root + "/tests/pipelines", root + "/examples/*/pipelines", root + "/examples/*/pipelines/*"} {
+	for _, pattern := range []string{"../../schemas/pipelines", root + "/tests/pipelines", root + "/tests/pipelines/wal", root + "/examples/*/pipelines", root + "/examples/*/pipelines/*"} {
 		files, err := filepath.Glob(pattern + "/*.yaml")
 		if err != nil {
 			t.Fatal(err)
@@ -399,6 +400,93 @@ func TestEvents(t *testing.T) {
 	metrics := local[map[string]struct{ Labels []string }](t, evaluate(t, base("")), "log_metrics")
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(metrics))); diff != "" {
 		t.Errorf("local.log_metrics (-logged +counted):\n%s", diff)
+	}
+}
+
+// relation is an entry of local.database_tables.
+type relation struct {
+	Schema  string `json:"schema"`
+	Table   string `json:"table"`
+	Trigger bool   `json:"trigger"` // may be put on it
+	WAL     string `json:"wal"`     // the pipeline whose slot follows it
+}
+
+// TestDatabaseTables: Extract gets its rights on the tables that the functions read
+// for the pipelines, those that they put triggers on and those that their slots follow.
+func TestDatabaseTables(t *testing.T) {
+	t.Parallel()
+	for _, folder := range folders(t) {
+		want := map[relation]bool{}
+		for _, p := range pipelines(t, folder) {
+			for _, table := range p.Tables {
+				if table.Query == "" {
+					own := relation{p.Schema, table.Name, table.Capture.Method == pipeline.MethodChangelog && table.Capture.Log == nil, ""}
+					if table.Capture.Method == pipeline.MethodWAL {
+						own.WAL = p.Name
+					}
+					want[own] = true
+				}
+				if log := table.Capture.Log; log != nil {
+					schema, name, qualified := strings.Cut(log.Table, ".")
+					if !qualified {
+						schema, name = p.Schema, log.Table
+					}
+					want[relation{schema, name, false, ""}] = true
+				}
+				for _, related := range table.AlsoChangedBy {
+					want[relation{p.Schema, related.Table, related.Capture.Method == pipeline.MethodChangelog, ""}] = true
+				}
+			}
+		}
+		got := map[relation]bool{}
+		for _, r := range local[[]relation](t, evaluate(t, base(folder)), "database_tables") {
+			if got[r] {
+				t.Errorf("%s: %v is granted twice", folder, r)
+			}
+			got[r] = true
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: local.database_tables (-in Go +in Terraform):\n%s", folder, diff)
+		}
+	}
+}
+
+// TestMisplacedWAL: what the functions would refuse to follow by a slot, a plan
+// refuses, too, and nothing else.
+func TestMisplacedWAL(t *testing.T) {
+	t.Parallel()
+	for _, folder := range append(folders(t), root+"/tests/pipelines/misplaced") {
+		var want []string
+		_, err := pipeline.Load(os.DirFS(folder), schemas.PipelineSchema())
+		var problems pipeline.Problems
+		if errors.As(err, &problems) {
+			for _, p := range problems {
+				if strings.Contains(p.What, "wal") {
+					want = append(want, p.File)
+				}
+			}
+		}
+		var got []string
+		for _, table := range local[[]string](t, evaluate(t, base(folder)), "misplaced_wal") {
+			name, _, _ := strings.Cut(table, ".")
+			got = append(got, name+".yaml")
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: refused (-in Go +in Terraform):\n%s", folder, diff)
+		}
+	}
+}
+
+// TestSlotAlert is there where a pipeline has a slot, and nowhere else.
+func TestSlotAlert(t *testing.T) {
+	t.Parallel()
+	for _, folder := range folders(t) {
+		slots := slices.ContainsFunc(pipelines(t, folder), func(p pipeline.Pipeline) bool {
+			return slices.ContainsFunc(p.Tables, func(t pipeline.Table) bool { return t.Capture.Method == pipeline.MethodWAL })
+		})
+		if _, alert := local[map[string]any](t, evaluate(t, base(folder)), "alerts")["lag"]; alert != slots {
+			t.Errorf("%s: slots %t, alert %t", folder, slots, alert)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ type table struct {
 	columns   []*column // in the table's order
 	key       []*column
 	foreign   []*reference
+	referrers []*referrer
 	partition partition
 	cursor    *column // set on every update; nil: the table is only inserted into
 	rows      int     // about how many there are
@@ -31,6 +32,8 @@ type column struct {
 	nullable   bool   // and no domain over it says otherwise
 	hasDefault bool   // of its own or of its domain
 	generated  bool   // an identity, a serial, a computed column: never written on insert
+	computed   bool   // never written at all
+	always     bool   // an identity that only OVERRIDING SYSTEM VALUE writes
 	key        bool   // part of the primary key
 	routes     bool   // part of the partition key
 	samples    []text // values found in the table
@@ -48,6 +51,18 @@ type reference struct {
 	columns []*column
 	target  string // qualified and quoted
 	refers  []string
+}
+
+// referrer is a foreign key of another table, or of this one, that refers here.
+type referrer struct {
+	oid       uint32 // of the table that has the key
+	root      uint32 // the partitioned table that one is a partition of, or itself
+	qualified string
+	columns   []string // quoted; those of there
+	refers    []string // quoted; those of here
+	onDelete  byte     // pg_constraint.confdeltype: a, r, c, n, d
+	onUpdate  byte
+	nullable  bool // the columns
 }
 
 // partition is how the partition key's value is chosen; a zero one needs no care.
@@ -82,7 +97,7 @@ WITH RECURSIVE based AS (
 )
 SELECT a.attname, coalesce(e.typname, t.typname), b.typmod, e.oid IS NOT NULL,
 	NOT b.required, d.adbin IS NOT NULL OR b.defaulted,
-	a.attidentity <> '' OR a.attgenerated <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false),
+	a.attidentity <> '' OR a.attgenerated <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false), a.attgenerated <> '', a.attidentity = 'a',
 	coalesce(a.attnum = ANY (p.conkey), false), coalesce(a.attnum = ANY (part.partattrs), false),
 	ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = coalesce(e.oid, t.oid) ORDER BY enumsortorder)
 FROM based b
@@ -151,6 +166,9 @@ func (t *table) read(ctx context.Context, pool *pgxpool.Pool, partitioned bool) 
 	if err := t.readForeign(ctx, pool); err != nil {
 		return err
 	}
+	if err := t.readReferrers(ctx, pool); err != nil {
+		return err
+	}
 	if err := pool.QueryRow(ctx, "SELECT count(*) FROM "+t.qualified()).Scan(&t.rows); err != nil {
 		return fmt.Errorf("counting rows: %w", err)
 	}
@@ -167,7 +185,7 @@ func (t *table) readColumns(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	t.columns, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*column, error) {
 		c := &column{}
-		return c, row.Scan(&c.name, &c.kind.name, &c.kind.typmod, &c.array, &c.nullable, &c.hasDefault, &c.generated, &c.key, &c.routes, &c.kind.labels)
+		return c, row.Scan(&c.name, &c.kind.name, &c.kind.typmod, &c.array, &c.nullable, &c.hasDefault, &c.generated, &c.computed, &c.always, &c.key, &c.routes, &c.kind.labels)
 	})
 	if err != nil {
 		return fmt.Errorf("reading columns: %w", err)
@@ -244,6 +262,38 @@ func (t *table) readForeign(ctx context.Context, pool *pgxpool.Pool) error {
 	})
 	if err != nil {
 		return fmt.Errorf("reading foreign keys: %w", err)
+	}
+	return nil
+}
+
+// referrersQuery leaves out the copies of a key that partitions have of their root's.
+const referrersQuery = `
+SELECT k.conrelid, coalesce(pg_partition_root(k.conrelid)::oid, k.conrelid), ARRAY[n.nspname::text, r.relname::text],
+	ARRAY(SELECT quote_ident(a.attname) FROM unnest(k.conkey) WITH ORDINALITY AS u (n, i) JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n ORDER BY u.i),
+	ARRAY(SELECT quote_ident(a.attname) FROM unnest(k.confkey) WITH ORDINALITY AS u (n, i) JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.i),
+	ascii(k.confdeltype::text), ascii(k.confupdtype::text),
+	NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) AND a.attnotnull)
+FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = $1
+ORDER BY n.nspname, r.relname, k.conname`
+
+func (t *table) readReferrers(ctx context.Context, pool *pgxpool.Pool) error {
+	rows, err := pool.Query(ctx, referrersQuery, t.oid)
+	if err != nil {
+		return fmt.Errorf("reading the foreign keys that refer here: %w", err)
+	}
+	t.referrers, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*referrer, error) {
+		var name pgx.Identifier
+		var onDelete, onUpdate int32
+		r := &referrer{}
+		if err := row.Scan(&r.oid, &r.root, &name, &r.columns, &r.refers, &onDelete, &onUpdate, &r.nullable); err != nil {
+			return nil, fmt.Errorf("reading a foreign key: %w", err)
+		}
+		r.qualified, r.onDelete, r.onUpdate = name.Sanitize(), byte(onDelete), byte(onUpdate)
+		return r, nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading the foreign keys that refer here: %w", err)
 	}
 	return nil
 }

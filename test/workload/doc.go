@@ -8,7 +8,7 @@
 // all of it, so that one seed on one database gives one history: who is open, who
 // commits before whom.
 //
-// It deletes nothing, and writes no value that DESIGN.md says is quarantined: no NaN,
+// It deletes nothing and changes no key unless Options.Churn asks for it, and writes no value that DESIGN.md says is quarantined: no NaN,
 // no infinity, no NULL inside an array. Types it has no generator for stay NULL or at their
 // default; where neither is allowed New says so.
 package workload

@@ -43,12 +43,11 @@ const (
 	oddsDefault = 50
 )
 
-// insert adds a row to the table and returns how many were added: one.
-func (w *Writer) insert(ctx context.Context, conn *pgconn.PgConn, t *table) (int64, error) {
-	r := &row{}
-	if c := t.partition.column; c != nil {
-		choice := t.partition.choose[w.rand.IntN(len(t.partition.choose))]
-		r.add(c, strings.ReplaceAll(choice, random, strconv.FormatFloat(w.rand.Float64(), 'f', -1, 64)))
+// insert adds a row to the table and returns how many were added: one. r holds
+// what is settled already.
+func (w *Writer) insert(ctx context.Context, conn *pgconn.PgConn, t *table, r *row) (int64, error) {
+	if c := t.partition.column; c != nil && !r.has(c) {
+		w.route(r, t)
 	}
 	for _, reference := range t.foreign {
 		if err := w.refer(ctx, conn, r, reference); err != nil {
@@ -64,12 +63,18 @@ func (w *Writer) insert(ctx context.Context, conn *pgconn.PgConn, t *table) (int
 	for i, c := range r.columns {
 		names[i] = c.quoted()
 	}
-	statement := fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", t.qualified(), strings.Join(names, ", "), strings.Join(r.expressions, ", "))
+	statement := fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE VALUES (%s)", t.qualified(), strings.Join(names, ", "), strings.Join(r.expressions, ", "))
 	if len(names) == 0 {
 		statement = fmt.Sprintf("INSERT INTO %s DEFAULT VALUES", t.qualified())
 	}
 	_, affected, err := execute(ctx, conn, statement, r.values)
 	return affected, err
+}
+
+// route chooses a partition.
+func (w *Writer) route(r *row, t *table) {
+	choice := t.partition.choose[w.rand.IntN(len(t.partition.choose))]
+	r.add(t.partition.column, strings.ReplaceAll(choice, random, strconv.FormatFloat(w.rand.Float64(), 'f', -1, 64)))
 }
 
 // fill chooses what a column without a foreign key gets in a new row.
@@ -92,11 +97,7 @@ func (w *Writer) fill(r *row, t *table, c *column) {
 // update changes some columns of one row, and the cursor. It returns 0 if the
 // table is empty.
 func (w *Writer) update(ctx context.Context, conn *pgconn.PgConn, t *table) (int64, error) {
-	keys := make([]string, len(t.key))
-	for i, c := range t.key {
-		keys[i] = c.quoted()
-	}
-	key, err := w.someRow(ctx, conn, t.qualified(), keys)
+	key, err := w.someRow(ctx, conn, t.qualified(), t.keys())
 	if err != nil || key == nil {
 		return 0, err
 	}
@@ -104,21 +105,43 @@ func (w *Writer) update(ctx context.Context, conn *pgconn.PgConn, t *table) (int
 	if err := w.alter(ctx, conn, t, r); err != nil {
 		return 0, err
 	}
-	if !r.has(t.cursor) {
+	_, affected, err := w.set(ctx, conn, t, r, key, "")
+	return affected, err
+}
+
+// set writes the changes of r, and the cursor, to the row of that key.
+func (w *Writer) set(ctx context.Context, conn *pgconn.PgConn, t *table, r *row, key [][]byte, returning string) ([][][]byte, int64, error) {
+	if t.cursor != nil && !r.has(t.cursor) {
 		r.add(t.cursor, "now()")
+	}
+	if len(r.columns) == 0 {
+		return nil, 0, nil
 	}
 	assignments := make([]string, len(r.columns))
 	for i, c := range r.columns {
 		assignments[i] = c.quoted() + " = " + r.expressions[i]
 	}
-	conditions := make([]string, len(keys))
-	for i := range keys {
+	statement := fmt.Sprintf("UPDATE %s SET %s WHERE %s%s", t.qualified(), strings.Join(assignments, ", "), r.identify(t, key), returning)
+	return execute(ctx, conn, statement, r.values)
+}
+
+// identify is the condition for the row of that key, whose values it binds.
+func (r *row) identify(t *table, key [][]byte) string {
+	conditions := make([]string, len(t.key))
+	for i, c := range t.key {
 		r.values = append(r.values, key[i])
-		conditions[i] = fmt.Sprintf("%s = $%d", keys[i], len(r.values))
+		conditions[i] = fmt.Sprintf("%s = $%d", c.quoted(), len(r.values))
 	}
-	statement := fmt.Sprintf("UPDATE %s SET %s WHERE %s", t.qualified(), strings.Join(assignments, ", "), strings.Join(conditions, " AND "))
-	_, affected, err := execute(ctx, conn, statement, r.values)
-	return affected, err
+	return strings.Join(conditions, " AND ")
+}
+
+// keys are the quoted names of the key's columns.
+func (t *table) keys() []string {
+	keys := make([]string, len(t.key))
+	for i, c := range t.key {
+		keys[i] = c.quoted()
+	}
+	return keys
 }
 
 // alter chooses new values for up to three columns of a row.

@@ -3,6 +3,7 @@ package workload_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -95,10 +96,20 @@ func TestTransactionsCommitOutOfOrder(t *testing.T) {
 
 func TestOneSeedGivesOneHistory(t *testing.T) {
 	t.Parallel()
+	for _, churn := range []bool{false, true} {
+		t.Run(fmt.Sprintf("churn %v", churn), func(t *testing.T) {
+			t.Parallel()
+			oneSeedOneHistory(t, churn)
+		})
+	}
+}
+
+func oneSeedOneHistory(t *testing.T, churn bool) {
+	t.Helper()
 	var histories []map[string]workload.Count
 	for _, seed := range []uint64{7, 7, 8} {
-		writer := newWriter(t, connect(t, pagilaDatabase(t)), workload.Options{Seed: seed})
-		if err := writer.Steps(t.Context(), 60); err != nil {
+		writer := newWriter(t, connect(t, pagilaDatabase(t)), workload.Options{Seed: seed, Churn: churn})
+		if err := writer.Steps(t.Context(), 120); err != nil {
 			t.Fatal(err)
 		}
 		settle(t, writer)

@@ -24,10 +24,36 @@ type Options struct {
 	// Open is how many transactions may be left open at a time; 3. The pool needs
 	// one connection more.
 	Open int
+	// Churn adds what only a log of changes shows: deletes, changes of keys, moves
+	// between partitions, rows deleted and inserted again in one transaction, TRUNCATE,
+	// and updates of tables without a cursor.
+	Churn bool
+	// TruncatePartitions lets a TRUNCATE that cascades reach single partitions, where
+	// only those and not their root refer to what is truncated. Logical replication by
+	// way of the root does not publish that (pgoutput.c, pgoutput_truncate).
+	TruncatePartitions bool
 }
 
-// Count is what was committed to one table.
-type Count struct{ Inserted, Updated int }
+// Count is what was committed to one table. Rows that a foreign key's own action
+// deletes or changes are not counted.
+type Count struct {
+	Inserted, Updated int
+	Deleted           int
+	Rekeyed           int // rows whose key changed, Rerouted ones included
+	Rerouted          int // rows that went to another partition
+	Reinserted        int // rows deleted and inserted with the same key in one transaction; not in Inserted and Deleted
+	Truncated         int // how often the table was emptied, by CASCADE too
+}
+
+func (c *Count) add(d Count) {
+	c.Inserted += d.Inserted
+	c.Updated += d.Updated
+	c.Deleted += d.Deleted
+	c.Rekeyed += d.Rekeyed
+	c.Rerouted += d.Rerouted
+	c.Reinserted += d.Reinserted
+	c.Truncated += d.Truncated
+}
 
 // Writer writes at random. It is for one goroutine.
 type Writer struct {
@@ -38,6 +64,8 @@ type Writer struct {
 	step   int
 	open   []*transaction
 	counts map[string]Count
+	churn  bool
+	cuts   []cut // what may be truncated
 }
 
 // transaction is one that may stay open over steps.
@@ -45,6 +73,7 @@ type transaction struct {
 	tx     pgx.Tx
 	due    int // the step that ends it
 	counts map[*table]Count
+	brief  bool // it must not stay open: it locks out everybody
 }
 
 func newTransaction(tx pgx.Tx) *transaction {
@@ -53,6 +82,7 @@ func newTransaction(tx pgx.Tx) *transaction {
 
 const (
 	attempts    = 25 // at a statement that keeps violating something
+	waits       = 2  // for locks, of those attempts: churn leaves few rows to draw from
 	statements  = 6  // in a transaction, at most
 	stepsOpen   = 12 // at most
 	oddsPlain   = 40 // transactions without savepoints, in percent
@@ -95,6 +125,9 @@ func New(ctx context.Context, pool *pgxpool.Pool, options Options) (*Writer, err
 		if err := w.check(t); err != nil {
 			return nil, fmt.Errorf("preparing the workload: %w", err)
 		}
+	}
+	if w.churn = options.Churn; w.churn {
+		w.cuts = cuts(tables, options.TruncatePartitions)
 	}
 	return w, nil
 }
@@ -191,10 +224,12 @@ func (w *Writer) commit(ctx context.Context, t *transaction) error {
 	}
 	for table, count := range t.counts {
 		sum := w.counts[table.name]
-		sum.Inserted += count.Inserted
-		sum.Updated += count.Updated
+		sum.add(count)
 		w.counts[table.name] = sum
-		table.rows += count.Inserted
+		table.rows += count.Inserted - count.Deleted
+		if count.Truncated > 0 {
+			table.rows = 0
+		}
 	}
 	return nil
 }
@@ -210,7 +245,7 @@ func (w *Writer) transact(ctx context.Context) error {
 	if err != nil || !kept || w.percent(oddsAbandon) {
 		return errors.Join(err, tx.Rollback(ctx))
 	}
-	if len(w.open) < w.slots && w.percent(oddsOpen) {
+	if !t.brief && len(w.open) < w.slots && w.percent(oddsOpen) {
 		t.due = w.step + 1 + w.rand.IntN(stepsOpen)
 		w.open = append(w.open, t)
 		return nil
@@ -222,18 +257,18 @@ func (w *Writer) transact(ctx context.Context) error {
 // has to be rolled back, because it had no savepoint to go back to.
 func (w *Writer) write(ctx context.Context, t *transaction) (bool, error) {
 	// We hold the rows that our other transactions wait for.
-	if _, err := t.tx.Exec(ctx, "SET LOCAL lock_timeout = '50ms'"); err != nil {
+	if _, err := t.tx.Exec(ctx, w.lockTimeout()); err != nil {
 		return false, fmt.Errorf("setting the lock timeout: %w", err)
 	}
 	plain := w.percent(oddsPlain)
 	for range 1 + w.rand.IntN(statements) {
 		table := w.tables[w.rand.IntN(len(w.tables))]
-		insert := w.percent(oddsInsert) || table.cursor == nil
+		change := w.choose(table)
 		var err error
 		if plain {
-			err = w.change(ctx, t.tx, t, table, insert)
+			err = w.change(ctx, t.tx, t, table, change)
 		} else {
-			err = w.changeGuarded(ctx, t, table, insert)
+			err = w.changeGuarded(ctx, t, table, change)
 		}
 		if err != nil {
 			if refused(err) {
@@ -245,10 +280,19 @@ func (w *Writer) write(ctx context.Context, t *transaction) (bool, error) {
 	return true, nil
 }
 
+// lockTimeout is short with churn, where rows are held more often.
+func (w *Writer) lockTimeout() string {
+	if w.churn {
+		return "SET LOCAL lock_timeout = '10ms'"
+	}
+	return "SET LOCAL lock_timeout = '50ms'"
+}
+
 // changeGuarded makes a change behind a savepoint, again with other values if it
 // is refused; now and then it takes the change back. A change that is refused each
 // time is left out.
-func (w *Writer) changeGuarded(ctx context.Context, t *transaction, table *table, insert bool) error {
+func (w *Writer) changeGuarded(ctx context.Context, t *transaction, table *table, change change) error {
+	waited := 0
 	for range attempts {
 		savepoint, err := t.tx.Begin(ctx)
 		if err != nil {
@@ -256,7 +300,7 @@ func (w *Writer) changeGuarded(ctx context.Context, t *transaction, table *table
 		}
 		if w.percent(oddsUndone) {
 			undone := newTransaction(nil)
-			err = w.change(ctx, savepoint, undone, table, insert)
+			err = w.change(ctx, savepoint, undone, table, change)
 			if err != nil && !refused(err) {
 				return err
 			}
@@ -265,7 +309,7 @@ func (w *Writer) changeGuarded(ctx context.Context, t *transaction, table *table
 			}
 			continue
 		}
-		if err = w.change(ctx, savepoint, t, table, insert); err == nil {
+		if err = w.change(ctx, savepoint, t, table, change); err == nil {
 			if err := savepoint.Commit(ctx); err != nil {
 				return fmt.Errorf("releasing a savepoint: %w", err)
 			}
@@ -277,28 +321,42 @@ func (w *Writer) changeGuarded(ctx context.Context, t *transaction, table *table
 		if err := savepoint.Rollback(ctx); err != nil {
 			return fmt.Errorf("rolling back to a savepoint: %w", err)
 		}
+		if w.churn && locked(err) {
+			if waited++; waited == waits {
+				return nil
+			}
+		}
 	}
 	return nil
 }
 
-func (w *Writer) change(ctx context.Context, tx pgx.Tx, t *transaction, table *table, insert bool) error {
+func (w *Writer) change(ctx context.Context, tx pgx.Tx, t *transaction, table *table, change change) error {
 	conn := tx.Conn().PgConn()
 	count := t.counts[table]
-	if insert {
-		affected, err := w.insert(ctx, conn, table)
+	switch change {
+	case insertion:
+		affected, err := w.insert(ctx, conn, table, &row{})
 		if err != nil {
 			return err
 		}
 		count.Inserted += int(affected)
-	} else {
+	case modification:
 		affected, err := w.update(ctx, conn, table)
 		if err != nil {
 			return err
 		}
 		count.Updated += int(affected)
+	default:
+		return w.stir(ctx, conn, t, table, change)
 	}
 	t.counts[table] = count
 	return nil
+}
+
+// locked reports whether a lock was not to be had.
+func locked(err error) bool {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && refusal.Code == "55P03"
 }
 
 // refused reports whether Postgres turned down a change for its values, or
@@ -308,6 +366,7 @@ func refused(err error) bool {
 		switch class := refusal.Code[:2]; {
 		case class == "22", class == "23", // data exception, integrity constraint violation
 			refusal.Code == "55P03", // lock not available
+			refusal.Code == "40P01", // deadlock, with somebody else
 			refusal.Code == "54000", // an index row too large
 			refusal.Code == "P0001": // raised by a trigger
 			return true

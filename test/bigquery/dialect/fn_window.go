@@ -88,7 +88,7 @@ func (e *printer) window(s *scope, w *window) string {
 		list := make([]string, len(w.partition))
 		for i, x := range w.partition {
 			v := e.expr(s, x)
-			if v.typ.kind == kindFloat64 || v.typ.kind == kindJSON {
+			if v.typ.kind == kindFloat64 || v.typ.kind == kindJSON || v.typ.kind == kindArray {
 				reject(x.pos(), "Partitioning by expressions of type %s is not allowed", v.typ)
 			}
 			list[i] = v.sql

@@ -2,6 +2,7 @@ package dialect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -60,6 +61,9 @@ func (e *printer) insert(s *insert) string {
 	for i, c := range columns {
 		types[i] = columnType(s.position, rel, c)
 		names[i] = quoteName(c)
+		if slices.ContainsFunc(columns[:i], func(other string) bool { return strings.EqualFold(other, c) }) {
+			reject(s.position, "INSERT has columns with duplicate name: %s", c)
+		}
 	}
 	head := "INSERT INTO " + table + " (" + strings.Join(names, ", ") + ") "
 	if s.query == nil {

@@ -1,0 +1,94 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/bigquery"
+)
+
+// Sweep says which rows have left the source without a delete of each: all of
+// those that the source had before a TRUNCATE, or those that a complete read of
+// the table did not come across.
+type Sweep struct {
+	// Below ends the versions of what is gone: a row stays if its newest version
+	// is Below or newer. It is the version of a truncation, or the beginning of a
+	// generation that reads the table anew (see GenerationPrefix).
+	Below string
+	// Version is that of the tombstones. It is Below or newer, so that a sweep
+	// does nothing to what it has swept; no row may have it.
+	Version string
+	At      time.Time // their _synced_at
+	Labels  map[string]string
+}
+
+// Swept is what a sweep did.
+type Swept struct {
+	Rows  int64 // tombstones written
+	Bytes int64 // processed
+	Job   string
+	// Partitions are those that a clean-up should be given because of it, as
+	// Dedup takes them. They do not depend on Rows: it may be an attempt before
+	// this one that wrote the tombstones.
+	Partitions []string
+}
+
+// Sweep writes a tombstone for every key whose newest version is below s.Below
+// and none itself. Its tombstones become visible together (I6). Done again, after
+// whatever end of an earlier attempt, it adds what is missing and leads to the same
+// state; two at a time may write doubles of a tombstone, which views show once (I4).
+// Under IgnoreDeletes nothing leaves the warehouse, and it does nothing.
+//
+// It reads the key and two more columns of the whole log, and returns when
+// BigQuery's job has ended. There is no cap of bytes: not to sweep would leave
+// rows in the warehouse that the source no longer has.
+func (c *Client) Sweep(ctx context.Context, t *Table, s Sweep) (Swept, error) {
+	var swept Swept
+	if t.Deletes == IgnoreDeletes {
+		return swept, nil
+	}
+	if s.Below == "" || s.Version < s.Below || s.At.IsZero() {
+		return swept, fmt.Errorf("sweeping %s: below %q with version %q at %s: %w", t.LogName(), s.Below, s.Version, s.At, errSweep)
+	}
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return swept, err
+	}
+	q := client.Query(c.sweepSQL(t))
+	q.Labels = s.Labels
+	q.Parameters = []bigquery.QueryParameter{{Name: "below", Value: s.Below}, {Name: "version", Value: s.Version}, {Name: "at", Value: s.At}}
+	done, err := runDML(ctx, q, "sweep", t)
+	swept.Job, swept.Bytes, swept.Rows = done.job, done.bytes, done.rows
+	if err != nil {
+		return swept, fmt.Errorf("sweeping %s: %w", t.LogName(), err)
+	}
+	swept.Partitions = t.sweptPartitions()
+	return swept, nil
+}
+
+// errSweep refuses a sweep that would not come to an end.
+var errSweep = errors.New("a sweep needs a bound, a version not below it and a time")
+
+func (c *Client) sweepSQL(t *Table) string {
+	log := c.path(t.Dataset, t.LogName())
+	v := alias("v", t.Key)
+	key := v + "." + strings.Join(quoteAll(t.Key), ", "+v+".")
+	version, deleted := quote(VersionColumn), quote(DeletedColumn)
+	return fmt.Sprintf("INSERT INTO %s (%s, %s, %s, %s) SELECT %s, @version, @at, TRUE FROM %s AS %s WHERE TRUE GROUP BY %s",
+		log, strings.Join(quoteAll(t.Key), ", "), version, quote(SyncedAtColumn), deleted, key, log, v, key) +
+		// Doubles of a version are alike, so that any of them may answer.
+		fmt.Sprintf(" HAVING MAX(%[1]s.%[2]s) < @below AND NOT ANY_VALUE(%[1]s.%[3]s HAVING MAX %[1]s.%[2]s)", v, version, deleted)
+}
+
+// sweptPartitions are those with something to clean up after a sweep: the
+// tombstones' own, or everything where that is not one, or where they supersede
+// the versions of all.
+func (t *Table) sweptPartitions() []string {
+	if t.Partition == nil || t.Deletes == HardDeletes || t.placesTombstones() {
+		return []string{WholeLog}
+	}
+	return []string{NullPartition}
+}
