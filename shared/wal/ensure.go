@@ -243,6 +243,8 @@ func (e *ensuring) publish(ctx context.Context) error {
 	for i, m := range e.members {
 		t, ok := e.pub.table(m)
 		if ok && !t.narrowed {
+			// Somebody else may have put it there, or changed it since.
+			e.slot.Members[i].Err = CheckTable(ctx, e.pool, m)
 			continue
 		}
 		if err := e.add(ctx, m, ok); err != nil {

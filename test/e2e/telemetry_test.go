@@ -51,6 +51,7 @@ func telemetryFiles() map[string]string {
 		"late":  file("late", byHand, "tables:\n"+table("items")+table("notes")),
 		"lost":  file("lost", byHand, "tables:\n"+table("notes")),
 		"held":  file("held", byHand, "tables:\n"+table("items")),
+		"lags":  file("lags", byHand, "wal: {max_lag: 1MB}\ntables:\n"+table("items")),
 		"one":   file("one", `every: "`+zoned+`"`, "tables:\n"+table("items")),
 		"two":   file("two", `every: "`+strings.Replace(zoned, " ", "   ", 1)+`"`, "tables:\n"+table("items")),
 		"kept": file("kept", byHand, "tenants: {query: \"SELECT 7 AS id, 'acme' AS slug\", column: owner, dataset: \"org_{slug}\"}\n"+
@@ -104,6 +105,12 @@ func TestTelemetry(t *testing.T) {
 
 	push("Extract", `{"pipeline":"mixed"}`)
 
+	// A slot that nobody reads, of a pipeline that was taken away, is told as well.
+	change(`SELECT pg_create_logical_replication_slot('tidemark_orphan', 'pgoutput')`)
+	change(`SELECT pg_logical_emit_message(false, 'bulk', repeat('x', 2000000))`)
+	push("Extract", `{"pipeline":"lags"}`)
+	change(`SELECT pg_drop_replication_slot('tidemark_orphan')`)
+
 	push("Extract", `{"pipeline":"late"}`)
 	change(`UPDATE tidemark.sync_state SET succeeded_at = '2000-01-01Z' WHERE pipeline = 'late' AND table_name = 'notes'`)
 	push("Extract", `{"pipeline":"late","table":"items"}`)
@@ -142,6 +149,7 @@ func TestTelemetry(t *testing.T) {
 			"WARNING extract late notes: stale 2000-01-01T00:00:00Z 0 0 29 2 *", `INFO extract late: done "" 1`,
 			`INFO extract late: done "" 2`,
 		},
+		"lags": {"WARNING extract lags: lag tidemark_orphan", `INFO extract lags: done "" 1`},
 		"kept": {"WARNING extract kept/7 notes: rejected 3", `INFO extract kept/7: done "" 1`},
 		"back": {
 			`INFO extract back: done "" 1`,
@@ -213,6 +221,7 @@ type logLine struct {
 	Run, Kind, Pipeline, Tenant        string
 	Table, Sync, Cadence, Every, Since string
 	Class, Error, Remedy, Data, Job    string
+	Slot                               string
 	Tables                             int
 	Rows, Bytes                        int64
 }
@@ -229,6 +238,8 @@ func (l logLine) String() string {
 		detail = " " + l.Since + " " + l.Every
 	case telemetry.Rejected:
 		detail = fmt.Sprintf(" %d", l.Rows)
+	case telemetry.Lag:
+		detail = " " + l.Slot
 	case telemetry.Billed:
 	default:
 		return ""

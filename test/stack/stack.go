@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -98,7 +99,11 @@ func (s *Stack) start(ctx context.Context) error {
 }
 
 func (s *Stack) startPostgres(ctx context.Context) (err error) {
-	if s.postgres, err = postgres.Start(ctx, s.options.Postgres); err != nil {
+	options := s.options.Postgres
+	settings := map[string]string{"wal_level": "logical"} // so that every capture method works
+	maps.Copy(settings, options.Settings)
+	options.Settings = settings
+	if s.postgres, err = postgres.Start(ctx, options); err != nil {
 		return err
 	}
 	conn, err := pgx.Connect(ctx, s.postgres.URL("postgres"))
