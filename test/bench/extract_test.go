@@ -3,6 +3,7 @@
 package bench_test
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os/exec"
@@ -56,7 +57,7 @@ func BenchmarkExtract(b *testing.B) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	url := prepare(b)
 	copied, extracted := time.Duration(0), time.Duration(0)
-	product, sink := connect(b, url)
+	product, sink, _ := connect(b, url, file)
 	b.ResetTimer()
 	for range b.N {
 		for range 3 {
@@ -100,7 +101,7 @@ func psql(b *testing.B, url string) time.Duration {
 	return time.Since(start)
 }
 
-func connect(b *testing.B, url string) (*instance.Connections, *discard.Server) {
+func connect(b *testing.B, url, file string) (*instance.Connections, *discard.Server, *bigquery.Server) {
 	b.Helper()
 	ctx := b.Context()
 	sink, err := discard.Start(ctx)
@@ -130,7 +131,7 @@ func connect(b *testing.B, url string) (*instance.Connections, *discard.Server) 
 			}
 		}
 	})
-	return c, sink
+	return c, sink, tables
 }
 
 func run(b *testing.B, c *instance.Connections, sink *discard.Server, url string) time.Duration {
@@ -138,10 +139,7 @@ func run(b *testing.B, c *instance.Connections, sink *discard.Server, url string
 	execute(b, url, `DELETE FROM tidemark.sync_state`)
 	before := sink.Committed()
 	start := time.Now()
-	r := extract.Runner{Dispatcher: c.Dispatcher(tick.TopicExtract), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
-	if err := r.Run(b.Context(), tick.Delivery{}); err != nil {
-		b.Fatal(err)
-	}
+	extractOnce(b, c)
 	took := time.Since(start)
 	if n := sink.Committed() - before; n != rows {
 		b.Fatalf("%d rows were committed, want %d", n, rows)
@@ -149,9 +147,17 @@ func run(b *testing.B, c *instance.Connections, sink *discard.Server, url string
 	return took
 }
 
+func extractOnce(b *testing.B, c *instance.Connections) {
+	b.Helper()
+	r := extract.Runner{Dispatcher: c.Dispatcher(tick.TopicExtract), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	if err := r.Run(b.Context(), tick.Delivery{}); err != nil {
+		b.Fatal(err)
+	}
+}
+
 func execute(b *testing.B, url, sql string) {
 	b.Helper()
-	ctx := b.Context()
+	ctx := context.WithoutCancel(b.Context()) // clean-ups run when it is over
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		b.Fatal(err)
