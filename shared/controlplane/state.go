@@ -73,6 +73,19 @@ func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 	return st, nil
 }
 
+// Tenants returns the tenants of a pipeline that have a state, in order.
+func (s *Store) Tenants(ctx context.Context, pipeline string) ([]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT tenant FROM tidemark.sync_state WHERE pipeline = $1 ORDER BY 1`, pipeline)
+	if err != nil {
+		return nil, fmt.Errorf("reading the tenants of %s: %w", pipeline, err)
+	}
+	tenants, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("reading the tenants of %s: %w", pipeline, err)
+	}
+	return tenants, nil
+}
+
 // Succeeded returns when each table of a pipeline and tenant was last found or
 // brought up to date, or, of one that never was, when its first run began; and what
 // the time is now, all by the database's clock. One without any run is left out.

@@ -10,11 +10,11 @@ import (
 	"log/slog"
 	"slices"
 
-	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/mapping"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
+	"github.com/tidemark-data/tidemark/shared/source"
 	"github.com/tidemark-data/tidemark/shared/telemetry"
 	"github.com/tidemark-data/tidemark/shared/tick"
 	"github.com/tidemark-data/tidemark/shared/warehouse"
@@ -118,7 +118,7 @@ func (r *Runner) dirty(ctx context.Context, unit controlplane.Unit, full bool) (
 // clean deletes and, once BigQuery has finished, forgets what was dirty.
 func (r *Runner) clean(ctx context.Context, u tick.Unit, t *pipeline.Table, lease *controlplane.Lease, unit controlplane.Unit, dirty controlplane.Dirty) (warehouse.Cleanup, error) {
 	var none warehouse.Cleanup
-	table, err := catalog.Describe(ctx, r.Source, u.Pipeline.Schema, t.Name)
+	table, err := source.Describe(ctx, r.Source, u.Pipeline.Schema, t)
 	if err != nil {
 		return none, err
 	}

@@ -148,7 +148,7 @@ func (w *work) backfill(ctx context.Context) (more bool, err error) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return false, err
+		return false, err //nolint:wrapcheck // an error of ours
 	}
 	if reason := lost.Load(); reason != nil {
 		return true, w.resync(context.WithoutCancel(ctx), *reason, "")

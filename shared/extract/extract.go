@@ -98,21 +98,30 @@ func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 		run(func() []error { return r.slot(ctx, u, d) })
 	}
 	_ = group.Wait()
-	r.removeTriggers(ctx, u)
+	r.tidyLog(ctx, u)
 	r.tellLag(ctx, u)
 	r.tellStale(ctx, u)
 	return errs
 }
 
-// removeTriggers drops what was installed for tables that are no longer followed by
-// their change log: every write of theirs would go on to be logged, for nobody.
-func (r *Runner) removeTriggers(ctx context.Context, u tick.Unit) {
+// tidyLog removes what would be logged for nobody: the triggers of tables that are no
+// longer followed by them, and the changes of tenants that are not followed.
+func (r *Runner) tidyLog(ctx context.Context, u tick.Unit) {
 	removed, err := source.RemoveTriggers(ctx, r.Source, u.Pipeline)
 	if err != nil {
 		slog.WarnContext(ctx, "removing triggers that nothing needs", "error", err)
 	}
 	for _, feed := range removed {
 		slog.InfoContext(ctx, "removed the triggers of a table that is no longer followed by them", "feed", feed)
+	}
+	if u.Pipeline.Tenants == nil {
+		return
+	}
+	purged, err := source.PurgeTenants(ctx, r.Source, u.Pipeline.Name, func(ctx context.Context) ([]string, error) { return r.Control.Tenants(ctx, u.Pipeline.Name) })
+	if err != nil {
+		slog.WarnContext(ctx, "purging the changes of tenants that are not followed", "error", err)
+	} else if purged > 0 {
+		slog.InfoContext(ctx, "purged the changes of tenants that are not followed", "entries", purged)
 	}
 }
 
@@ -303,7 +312,7 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
 
 // warn logs what an operator should know of the run and puts it into its record.
 func (w *work) warn(ctx context.Context, warning string) {
-	slog.WarnContext(ctx, warning, "generation", w.state.Generation)
+	slog.WarnContext(ctx, "the table needs attention", "warning", warning, "generation", w.state.Generation)
 	w.warnings = append(w.warnings, warning)
 }
 

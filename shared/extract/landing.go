@@ -2,7 +2,6 @@ package extract
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -245,7 +244,7 @@ func (l *landing) wholeRows(ctx context.Context, entries []source.Refused) ([]co
 		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row})
 	}
 	for _, r := range entries {
-		out = append(out, controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: json.RawMessage(r.Row)})
+		out = append(out, controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: r.Row})
 	}
 	return out, nil
 }

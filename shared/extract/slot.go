@@ -324,12 +324,8 @@ func (s *slot) pull(ctx context.Context) (pulled wal.Pulled, err error) {
 		return pulled, fmt.Errorf("reading the clock: %w", err)
 	}
 	pulled, err = wal.Pull(ctx, conn.Conn(), s.state.Name, limit, func(c wal.Change) error {
-		t := following[c.Schema+"."+c.Table]
-		if t == nil || t.err != nil || c.Commit < t.at.LSN { // landed before
-			return nil
-		}
-		if t.err = t.take(t.context(ctx), c, clock); t.err != nil {
-			t.drop()
+		if t := following[c.Schema+"."+c.Table]; t != nil {
+			t.follow(ctx, c, clock)
 		}
 		return ctx.Err()
 	})
@@ -339,6 +335,17 @@ func (s *slot) pull(ctx context.Context) (pulled wal.Pulled, err error) {
 	conn.Release() // before the tables need it
 	s.each(ctx, func(ctx context.Context, t *logged) error { return t.land(ctx, pulled.Upto) })
 	return pulled, nil
+}
+
+// follow takes a change that has not landed before. What fails concerns this table
+// alone, which is left out from here on.
+func (t *logged) follow(ctx context.Context, c wal.Change, clock time.Time) {
+	if t.err != nil || c.Commit < t.at.LSN {
+		return
+	}
+	if t.err = t.take(t.context(ctx), c, clock); t.err != nil {
+		t.drop()
+	}
 }
 
 // take writes one change of the table.

@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
@@ -24,7 +24,6 @@ type appFeed struct {
 
 	rows *Rows // whose keys the log has
 	log  *pipeline.Log
-	typ  string // the type that a query names; "": log.Type says
 }
 
 // entry is one row of the log.
@@ -61,7 +60,7 @@ func newAppFeed(f appFeed) (*appFeed, error) {
 
 // logType is the value of the log's type column for a table, as the query of the
 // pipeline file says.
-func logType(ctx context.Context, source *cloudsql.Pool, schema string, t *pipeline.LogType) (string, error) {
+func logType(ctx context.Context, source *pgxpool.Pool, schema string, t *pipeline.LogType) (string, error) {
 	if t.Query == "" {
 		return t.Value, nil
 	}
@@ -75,7 +74,7 @@ func logType(ctx context.Context, source *cloudsql.Pool, schema string, t *pipel
 			return err
 		}
 		values, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
+		return err //nolint:wrapcheck // wrapped below
 	})
 	if err != nil {
 		return "", fmt.Errorf("running log.type.query: %w", err)

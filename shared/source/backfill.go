@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
@@ -50,7 +50,7 @@ const (
 
 // Plan divides the table, without reading more of it than a sample. limit is the most
 // rows of a batch.
-func (r *Rows) Plan(ctx context.Context, source *cloudsql.Pool, limit int64) (Plan, error) {
+func (r *Rows) Plan(ctx context.Context, source *pgxpool.Pool, limit int64) (Plan, error) {
 	s, err := openSession(ctx, source, r)
 	if err != nil {
 		return Plan{}, err
@@ -181,7 +181,7 @@ type chunkRead struct {
 
 // Begin opens a read of what is left of the chunk past a cursor, nil at first. It
 // returns nil while the barrier stands.
-func (c *Chunk) Begin(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) (Read, error) {
+func (c *Chunk) Begin(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) (Read, error) {
 	r := &chunkRead{chunk: c, cursor: cursor}
 	if err := json.Unmarshal(c.Range, &r.span); err != nil {
 		return nil, fmt.Errorf("reading the chunk: %w", err)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
@@ -19,12 +21,12 @@ type Capture interface {
 	// Start returns the cursor from which every change arrives that a later read of the
 	// whole table does not have; nil where there is no such reading, because each read
 	// is one. It makes what the method needs in the source.
-	Start(ctx context.Context, source *cloudsql.Pool) (json.RawMessage, error)
+	Start(ctx context.Context, source *pgxpool.Pool) (json.RawMessage, error)
 	// Begin opens a read from the cursor. A *LostError says that the cursor can no longer
 	// tell what changed.
-	Begin(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) (Read, error)
+	Begin(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) (Read, error)
 	// Trim forgets, in the source, what a committed cursor has passed.
-	Trim(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) error
+	Trim(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) error
 }
 
 // Read is one read inside one read-only snapshot. It holds a connection until Close.
@@ -59,6 +61,15 @@ type Refused struct {
 	Column string
 	Reason string
 	Row    json.RawMessage
+}
+
+// encode writes a cursor.
+func encode(cursor any) (json.RawMessage, error) {
+	text, err := json.Marshal(cursor)
+	if err != nil {
+		return nil, fmt.Errorf("writing the cursor: %w", err)
+	}
+	return text, nil
 }
 
 // LostError says that changes may have been missed: the whole table has to be read

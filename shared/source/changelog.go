@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 )
 
 // logFeed tells the keys of a table by tidemark.change_log, which triggers of ours
@@ -23,7 +23,7 @@ type logFeed struct {
 	rows     *Rows
 	pipeline string // whose log it is, with the query's name behind it where it is of a further table
 	limit    int
-	primary  *cloudsql.Pool // of the server that writes, where the source is its standby
+	primary  *pgxpool.Pool // of the server that writes, where the source is its standby
 }
 
 // logCursor says which entries are consumed: those visible to Snapshot, and, while
@@ -73,7 +73,7 @@ func (f *logFeed) tenant() string {
 }
 
 func (f *logFeed) start(_ context.Context, s *session) (json.RawMessage, error) {
-	return json.Marshal(logCursor{Snapshot: s.consistent()})
+	return encode(logCursor{Snapshot: s.consistent()})
 }
 
 // changes reads the entries that became visible since the cursor.
@@ -121,8 +121,8 @@ func (f *logFeed) changes(ctx context.Context, s *session, cursor json.RawMessag
 	if found.more {
 		after = logCursor{Snapshot: at.Snapshot, Drain: &next}
 	}
-	if found.cursor, err = json.Marshal(after); err != nil {
-		return found, fmt.Errorf("writing the cursor: %w", err)
+	if found.cursor, err = encode(after); err != nil {
+		return found, err
 	}
 	if count == 0 {
 		return found, nil
@@ -153,7 +153,7 @@ func (f *logFeed) intact(ctx context.Context, s *session) error {
 
 // trim deletes the entries that a committed cursor has passed. Those of a truncation
 // concern every tenant and stay: they are few.
-func (f *logFeed) trim(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) error {
+func (f *logFeed) trim(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) error {
 	at, err := position[logCursor](cursor)
 	if err != nil {
 		return err

@@ -29,6 +29,12 @@ type Fence struct {
 	// Standby says that Snapshot is of a hot standby, which knows the oldest running
 	// transaction and none above it: whatever is from there up may have been running.
 	Standby bool `json:"standby,omitempty"`
+
+	// Next is above the id of every transaction that had written before the read, and
+	// Log where the write-ahead log was after it: a read elsewhere may see an earlier
+	// state. Both are 0 in a fence of before they were kept.
+	Next uint64 `json:"next,omitempty"`
+	Log  uint64 `json:"log,omitempty"`
 }
 
 // Pin holds the look-back's lower bound where it was while transactions that
@@ -54,6 +60,16 @@ const seenLimit = 20_000
 type snapshot struct {
 	xmin, xmax uint64
 	running    []uint64
+}
+
+// moment is a snapshot, and what else a read knows of its server.
+type moment struct {
+	snapshot
+	text    string // of the snapshot
+	standby bool   // running is always empty
+	next    uint64 // see Fence.Next
+	from    uint64 // where the write-ahead log was before the snapshot
+	to      uint64 // and after it
 }
 
 func parseSnapshot(text string) (snapshot, error) {
@@ -96,14 +112,14 @@ type unseen struct {
 }
 
 // since compares the fence with the present snapshot.
-func (f *Fence) since(now snapshot) (unseen, error) {
+func (f *Fence) since(now moment) (unseen, error) {
 	then, err := parseSnapshot(f.Snapshot)
 	if err != nil {
 		return unseen{}, err
 	}
-	if now.xmax < then.xmax {
-		// Ids go backwards only on another server, as after a restore: what the
-		// fence knows is of no use, and the whole look-back is sent again.
+	if now.xmax < then.xmax || now.from < f.Log {
+		// Time goes backwards only on another server, as after a restore, or on a
+		// standby that lags: the whole look-back is sent again.
 		return unseen{}, nil
 	}
 	u := unseen{From: then.xmax}
@@ -123,31 +139,89 @@ func (f *Fence) since(now snapshot) (unseen, error) {
 }
 
 // doubtful reports whether a transaction below the snapshot's end may be running.
-func (f *Fence) doubtful(now snapshot) bool {
-	return len(now.running) > 0 || f.Standby && now.xmin < now.xmax
+func (m moment) doubtful() bool { return len(m.running) > 0 || m.standby && m.xmin < m.xmax }
+
+// continues reports whether the fence is that of an earlier read of the same server,
+// as far as can be told: what it knows of open transactions then holds.
+func (f *Fence) continues(now moment) bool {
+	return f != nil && f.Standby == now.standby && f.Log <= now.from
+}
+
+// next is the fence of a read that found the given transactions open and whose
+// own floor is floor. previous is nil for a first read.
+func next(previous *Fence, open []Open, now moment, floor *int64) *Fence {
+	f := &Fence{Snapshot: now.text, Floor: floor, Standby: now.standby, Next: now.next, Log: now.to}
+	var before *int64 // what a transaction begun since the previous read can write
+	if previous.continues(now) {
+		before = previous.Floor
+	}
+	f.hold(previous, open, now)
+	if now.standby {
+		f.pinUnnamed(previous, before, now)
+	} else {
+		f.pinOpen(open, before)
+	}
+	return f
+}
+
+// hold keeps the pins of the previous fence whose transactions are still open.
+func (f *Fence) hold(previous *Fence, open []Open, now moment) {
+	if previous == nil {
+		return
+	}
+	for _, p := range previous.Pins {
+		var still []string
+		for _, id := range p.Open {
+			if previous.continues(now) && slices.ContainsFunc(open, func(o Open) bool { return o.ID == id }) {
+				still = append(still, id)
+			}
+		}
+		if len(still) > 0 || p.Below > now.xmin {
+			f.Pins = append(f.Pins, Pin{Floor: p.Floor, Open: still, Below: p.Below})
+		}
+	}
+}
+
+// pinOpen pins the open transactions that no pin holds yet.
+func (f *Fence) pinOpen(open []Open, before *int64) {
+	known := map[string]bool{}
+	for _, p := range f.Pins {
+		for _, id := range p.Open {
+			known[id] = true
+		}
+	}
+	var fresh []string
+	for _, o := range open {
+		switch {
+		case known[o.ID]:
+		case o.Floor != nil && (before == nil || *o.Floor > *before):
+			f.Pins = append(f.Pins, Pin{Floor: o.Floor, Open: []string{o.ID}})
+		default:
+			fresh = append(fresh, o.ID)
+		}
+	}
+	if len(fresh) > 0 {
+		f.Pins = append(f.Pins, Pin{Floor: before, Open: fresh})
+	}
 }
 
 // standbyPins bounds what a fence of a standby remembers; beyond it two pins become
 // one that holds for as long and as low as either.
 const standbyPins = 20
 
-// onStandby makes the fence one of a standby. Which transactions of the primary are
-// open is not known there, only since which id some may be: each read pins what they
-// can write until all from before its snapshot's end have ended. One that began, and
-// took its time, longer than the look-back before it first wrote is not covered.
-func (f *Fence) onStandby(previous *Fence, now snapshot) {
-	f.Standby, f.Pins = true, nil
-	var before *int64
+// pinUnnamed pins, on a standby, what the open transactions of the primary can write.
+// Which those are is not known there, only that all from below xmin have ended: each
+// read pins until all that had written before it have. The end of the snapshot does
+// not bound them: it is above those that ended, and others may be running above it.
+// A transaction that took longer than the look-back before it first wrote is not
+// covered: nothing on the standby tells of it.
+func (f *Fence) pinUnnamed(previous *Fence, before *int64, now moment) {
+	below := now.next
 	if previous != nil {
-		before = previous.Floor
-		for _, p := range previous.Pins {
-			if p.Below > now.xmin {
-				f.Pins = append(f.Pins, p)
-			}
-		}
+		below = max(below, previous.Next) // more than now.next where the standby lags behind where that was read
 	}
-	if now.xmin < now.xmax {
-		f.Pins = append(f.Pins, Pin{Floor: before, Below: now.xmax})
+	if now.xmin < below {
+		f.Pins = append(f.Pins, Pin{Floor: before, Below: below})
 	}
 	if n := len(f.Pins); n > standbyPins {
 		a, b := f.Pins[n-2], f.Pins[n-1]
@@ -171,41 +245,4 @@ func (f *Fence) lower() *int64 {
 		}
 	}
 	return low
-}
-
-// next is the fence of a read that found the given transactions open and whose
-// own floor is floor. previous is nil for a first read.
-func next(previous *Fence, open []Open, snapshot string, floor *int64) *Fence {
-	f := &Fence{Snapshot: snapshot, Floor: floor}
-	known := map[string]bool{}
-	var before *int64 // what a transaction begun since the previous read can write
-	if previous != nil {
-		before = previous.Floor
-		for _, p := range previous.Pins {
-			var still []string
-			for _, id := range p.Open {
-				if slices.ContainsFunc(open, func(o Open) bool { return o.ID == id }) {
-					still = append(still, id)
-					known[id] = true
-				}
-			}
-			if len(still) > 0 {
-				f.Pins = append(f.Pins, Pin{Floor: p.Floor, Open: still})
-			}
-		}
-	}
-	var fresh []string
-	for _, o := range open {
-		switch {
-		case known[o.ID]:
-		case o.Floor != nil && (before == nil || *o.Floor > *before):
-			f.Pins = append(f.Pins, Pin{Floor: o.Floor, Open: []string{o.ID}})
-		default:
-			fresh = append(fresh, o.ID)
-		}
-	}
-	if len(fresh) > 0 {
-		f.Pins = append(f.Pins, Pin{Floor: before, Open: fresh})
-	}
-	return f
 }

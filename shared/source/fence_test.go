@@ -70,7 +70,7 @@ func TestSince(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := (&Fence{Snapshot: test.then, Seen: seen}).since(now)
+			got, err := (&Fence{Snapshot: test.then, Seen: seen}).since(moment{snapshot: now})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,11 +80,15 @@ func TestSince(t *testing.T) {
 		})
 	}
 	// Ids that went backwards are another server's.
-	u, err := (&Fence{Snapshot: "10:20:10", Seen: seen}).since(snapshot{5, 19, nil})
-	if diff := gocmp.Diff(unseen{}, u); diff != "" || err != nil {
-		t.Errorf("since of another server: %v (-want +got):\n%s", err, diff)
+	for name, now := range map[string]moment{
+		"ids": {snapshot: snapshot{5, 19, nil}, from: 7}, "the log": {snapshot: snapshot{12, 30, nil}, from: 6},
+	} {
+		u, err := (&Fence{Snapshot: "10:20:10", Seen: seen, Log: 7}).since(now)
+		if diff := gocmp.Diff(unseen{}, u); diff != "" || err != nil {
+			t.Errorf("since of another server, by %s: %v (-want +got):\n%s", name, err, diff)
+		}
 	}
-	if _, err := (&Fence{Snapshot: "broken"}).since(snapshot{}); err == nil {
+	if _, err := (&Fence{Snapshot: "broken"}).since(moment{}); err == nil {
 		t.Error("a fence with a broken snapshot was compared")
 	}
 }
@@ -121,11 +125,11 @@ func TestNext(t *testing.T) {
 		}
 		return out
 	}
-	one := next(nil, open("3/1"), "5:5:", new(int64(100)))
-	two := next(one, open("3/1", "4/1"), "6:6:", new(int64(200)))
-	three := next(two, open("4/1", "3/1"), "7:7:", new(int64(300)))
-	four := next(three, open("4/1"), "8:8:", new(int64(400)))
-	five := next(four, nil, "9:9:", new(int64(500)))
+	one := next(nil, open("3/1"), moment{text: "5:5:"}, new(int64(100)))
+	two := next(one, open("3/1", "4/1"), moment{text: "6:6:"}, new(int64(200)))
+	three := next(two, open("4/1", "3/1"), moment{text: "7:7:"}, new(int64(300)))
+	four := next(three, open("4/1"), moment{text: "8:8:"}, new(int64(400)))
+	five := next(four, nil, moment{text: "9:9:"}, new(int64(500)))
 	want := []*Fence{
 		{Snapshot: "5:5:", Floor: new(int64(100)), Pins: []Pin{{Floor: nil, Open: []string{"3/1"}}}},
 		{Snapshot: "6:6:", Floor: new(int64(200)), Pins: []Pin{{Floor: nil, Open: []string{"3/1"}}, {Floor: new(int64(100)), Open: []string{"4/1"}}}},
@@ -144,7 +148,7 @@ func TestNextKnowsStarts(t *testing.T) {
 	t.Parallel()
 	previous := &Fence{Floor: new(int64(100)), Pins: []Pin{{Floor: new(int64(40)), Open: []string{"1/1"}}}}
 	open := []Open{{"1/1", new(int64(90))}, {"2/1", new(int64(150))}, {"3/1", new(int64(50))}, {"4/1", nil}}
-	got := [][]Pin{next(previous, open, "", nil).Pins, next(nil, open[1:], "", nil).Pins}
+	got := [][]Pin{next(previous, open, moment{}, nil).Pins, next(nil, open[1:], moment{}, nil).Pins}
 	want := [][]Pin{
 		{{Floor: new(int64(40)), Open: []string{"1/1"}}, {Floor: new(int64(150)), Open: []string{"2/1"}}, {Floor: new(int64(100)), Open: []string{"3/1", "4/1"}}},
 		{{Floor: new(int64(150)), Open: []string{"2/1"}}, {Floor: new(int64(50)), Open: []string{"3/1"}}, {Floor: nil, Open: []string{"4/1"}}},

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
@@ -25,13 +26,13 @@ type feed interface {
 	// table is what has to be held while it is read; nil for what is never altered.
 	table() *catalog.Table
 	// install makes what the feed needs in the source.
-	install(ctx context.Context, source *cloudsql.Pool) error
+	install(ctx context.Context, source *pgxpool.Pool) error
 	// start is the cursor after everything that the session sees.
 	start(ctx context.Context, s *session) (json.RawMessage, error)
 	// changes is what changed since the cursor, at most about the feed's limit.
 	changes(ctx context.Context, s *session, cursor json.RawMessage) (changes, error)
 	// trim forgets what a committed cursor has passed.
-	trim(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) error
+	trim(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) error
 }
 
 // changes is what a feed found.
@@ -76,7 +77,7 @@ func (k *Keyed) tables() []*catalog.Table {
 }
 
 // Start installs the feeds and returns their cursors.
-func (k *Keyed) Start(ctx context.Context, source *cloudsql.Pool) (json.RawMessage, error) {
+func (k *Keyed) Start(ctx context.Context, source *pgxpool.Pool) (json.RawMessage, error) {
 	for _, f := range k.feeds {
 		if err := f.install(ctx, source); err != nil {
 			return nil, err
@@ -93,11 +94,11 @@ func (k *Keyed) Start(ctx context.Context, source *cloudsql.Pool) (json.RawMessa
 			return nil, err
 		}
 	}
-	return json.Marshal(cursors)
+	return encode(cursors)
 }
 
 // Trim has each feed forget what its cursor has passed.
-func (k *Keyed) Trim(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) error {
+func (k *Keyed) Trim(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) error {
 	cursors, err := position[keyedCursor](cursor)
 	if err != nil || cursors == nil {
 		return err
@@ -111,7 +112,7 @@ func (k *Keyed) Trim(ctx context.Context, source *cloudsql.Pool, cursor json.Raw
 }
 
 // Begin opens a read of the rows whose keys the feeds tell.
-func (k *Keyed) Begin(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) (Read, error) {
+func (k *Keyed) Begin(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) (Read, error) {
 	cursors, err := position[keyedCursor](cursor)
 	if err != nil {
 		return nil, err
@@ -182,8 +183,8 @@ func (r *keyedRead) changed(ctx context.Context, result *Result) (keys string, t
 		}
 		relations = append(relations, r.k.typed(keys))
 	}
-	if result.Cursor, err = json.Marshal(cursors); err != nil {
-		return "", false, fmt.Errorf("writing the cursor: %w", err)
+	if result.Cursor, err = encode(cursors); err != nil {
+		return "", false, err
 	}
 	return strings.Join(relations, " UNION "), truncated, nil
 }
@@ -231,11 +232,11 @@ type watermarkFeed struct {
 	columns []string // of the key it tells, in order; nil: the table's own key
 }
 
-func (f *watermarkFeed) basis() string                                 { return f.w.Basis() }
-func (f *watermarkFeed) table() *catalog.Table                         { return f.w.Table }
-func (f *watermarkFeed) install(context.Context, *cloudsql.Pool) error { return nil }
+func (f *watermarkFeed) basis() string                                { return f.w.Basis() }
+func (f *watermarkFeed) table() *catalog.Table                        { return f.w.Table }
+func (f *watermarkFeed) install(context.Context, *pgxpool.Pool) error { return nil }
 
-func (f *watermarkFeed) trim(context.Context, *cloudsql.Pool, json.RawMessage) error { return nil }
+func (f *watermarkFeed) trim(context.Context, *pgxpool.Pool, json.RawMessage) error { return nil }
 
 func (f *watermarkFeed) start(ctx context.Context, s *session) (json.RawMessage, error) {
 	if err := s.bindFilters(ctx, f.w.Rows); err != nil {
@@ -245,7 +246,7 @@ func (f *watermarkFeed) start(ctx context.Context, s *session) (json.RawMessage,
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(p)
+	return encode(p)
 }
 
 func (f *watermarkFeed) changes(ctx context.Context, s *session, cursor json.RawMessage) (changes, error) {
@@ -297,8 +298,8 @@ func (f *watermarkFeed) read(ctx context.Context, s *session, cursor json.RawMes
 	if err != nil {
 		return found, nil, err
 	}
-	if found.cursor, err = json.Marshal(next); err != nil {
-		return found, nil, fmt.Errorf("writing the cursor: %w", err)
+	if found.cursor, err = encode(next); err != nil {
+		return found, nil, err
 	}
 	if !late && row == nil {
 		return found, nil, nil

@@ -2,11 +2,13 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
@@ -16,8 +18,8 @@ type Spec struct {
 	Pipeline *pipeline.Pipeline
 	Table    *pipeline.Table
 	Rows     *Rows
-	Source   *cloudsql.Pool
-	Control  *cloudsql.Pool // where the control plane is: the primary, if the source is its standby
+	Source   *pgxpool.Pool
+	Control  *pgxpool.Pool // where the control plane is: the primary, if the source is its standby
 }
 
 // NewCapture makes the capture that the table declares. Warnings are what works but
@@ -46,7 +48,7 @@ func NewCapture(ctx context.Context, s Spec) (Capture, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	k.feeds = append(k.feeds, keyFeed{name: "rows", feed: main})
+	k.feeds = append(k.feeds, keyFeed{name: "(rows)", feed: main})
 	for i := range s.Table.AlsoChangedBy {
 		f, further, err := s.related(ctx, &s.Table.AlsoChangedBy[i], i)
 		if err != nil {
@@ -135,6 +137,10 @@ func (s Spec) related(ctx context.Context, r *pipeline.Related, n int) (keyFeed,
 		}
 		out.feed = &watermarkFeed{w: w}
 		return out, warnings, nil
+	}
+	if len(s.Rows.Filters) > 0 {
+		return out, nil, fault.Fix(errors.New("its log would be read by every tenant, and trimmed by the first"),
+			"capture it by watermark under also_changed_by")
 	}
 	table, err := catalog.Describe(ctx, s.Source, schema, name)
 	if err != nil {

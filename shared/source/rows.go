@@ -7,8 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
@@ -29,7 +30,7 @@ type Rows struct {
 type Filter struct{ Column, Value string }
 
 // Describe reads a declared table, or query, from the catalogue.
-func Describe(ctx context.Context, source *cloudsql.Pool, schema string, t *pipeline.Table) (*catalog.Table, error) {
+func Describe(ctx context.Context, source *pgxpool.Pool, schema string, t *pipeline.Table) (*catalog.Table, error) {
 	if t.Query != "" {
 		return catalog.DescribeQuery(ctx, source, schema, t.Name, t.Query)
 	}

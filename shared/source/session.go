@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
@@ -24,10 +24,19 @@ type session struct {
 	conn    *pgxpool.Conn // nil: closed
 	tx      pgx.Tx
 	at      time.Time
+	since   time.Time // that or, of a standby, when the last transaction that it knows ended by its primary's clock: nothing newer has reached it
 	standby bool
 	now     snapshot
 	text    string            // of now
+	next    uint64            // see Fence.Next
+	from    uint64            // where the write-ahead log was before the snapshot
+	to      uint64            // and after it
 	open    []openTransaction // open before the snapshot
+}
+
+// moment is the snapshot, and what else a fence has to know.
+func (s *session) moment() moment {
+	return moment{snapshot: s.now, text: s.text, standby: s.standby, next: s.next, from: s.from, to: s.to}
 }
 
 // openTransaction is one that was open before a snapshot was taken.
@@ -38,7 +47,7 @@ type openTransaction struct {
 
 // openSession opens a snapshot for reading rows, and other tables beside them. It
 // changes nothing, and no call outlasts the server-side timeouts it sets (I10).
-func openSession(ctx context.Context, source *cloudsql.Pool, rows *Rows, others ...*catalog.Table) (*session, error) {
+func openSession(ctx context.Context, source *pgxpool.Pool, rows *Rows, others ...*catalog.Table) (*session, error) {
 	conn, err := source.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the source: %w", err)
@@ -66,12 +75,14 @@ func (s *session) begin(ctx context.Context, tables []*catalog.Table) error {
 	if err := s.hold(ctx, tables); err != nil {
 		return err
 	}
-	if err := s.tx.QueryRow(ctx, settings, s.rows.Table.Schema, statementTimeout(ctx)).Scan(&s.text); err != nil {
+	var age uint64
+	if err := s.tx.QueryRow(ctx, settings, s.rows.Table.Schema, statementTimeout(ctx)).Scan(&s.text, &age, &s.to); err != nil {
 		return fmt.Errorf("opening the snapshot: %w", err)
 	}
 	if s.now, err = parseSnapshot(s.text); err != nil {
 		return err
 	}
+	s.next = wide(s.now, age)
 	for _, t := range tables {
 		same, err := t.Unchanged(ctx, s.tx)
 		if err != nil {
@@ -92,21 +103,28 @@ func (s *session) observe(ctx context.Context) error {
 	// Other roles' start times show only with pg_read_all_stats; without it a
 	// transaction open at the first sight holds the look-back at the beginning.
 	rows, err := s.conn.Query(ctx, `
-		SELECT clock_timestamp(), pg_is_in_recovery(), NULL, NULL
+		SELECT clock_timestamp(), pg_is_in_recovery(), pg_last_xact_replay_timestamp(), (`+logPosition+`)::bigint, NULL, NULL
 		UNION ALL
-		SELECT NULL, NULL, l.virtualtransaction, min(a.xact_start) FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		SELECT NULL, NULL, NULL, NULL, l.virtualtransaction, min(a.xact_start) FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 		 WHERE l.locktype IN ('virtualxid', 'transactionid') AND l.mode = 'ExclusiveLock' AND l.granted
 		   AND l.pid IS DISTINCT FROM pg_backend_pid()
 		 GROUP BY l.virtualtransaction`)
 	if err != nil {
 		return fmt.Errorf("reading open transactions: %w", err)
 	}
-	var at, began *time.Time
+	var at, replayed, began *time.Time
 	var standby *bool
+	var position *uint64
 	var id *string
-	if _, err := pgx.ForEachRow(rows, []any{&at, &standby, &id, &began}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&at, &standby, &replayed, &position, &id, &began}, func() error {
 		if id == nil {
-			s.at, s.standby = *at, *standby
+			s.at, s.since, s.standby, s.from = *at, *at, *standby, *position
+			if s.standby {
+				s.since = time.Time{}
+				if replayed != nil {
+					s.since = *replayed
+				}
+			}
 			return nil
 		}
 		s.open = append(s.open, openTransaction{*id, began})
@@ -132,8 +150,24 @@ func (s *session) hold(ctx context.Context, tables []*catalog.Table) error {
 	return nil
 }
 
+// logPosition is how far the write-ahead log goes that the server shows the effects of.
+const logPosition = `coalesce(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, '0/0') - '0/0'::pg_lsn`
+
+// wide is the 64-bit id of the next transaction, by its distance from the first
+// 32-bit one. It is never below the end of the snapshot.
+func wide(s snapshot, age uint64) uint64 {
+	const firstNormal = 3
+	id := s.xmax&^math.MaxUint32 + (age+firstNormal)&math.MaxUint32
+	if id < s.xmax {
+		id += 1 << 32
+	}
+	return id
+}
+
+// Of a transaction without an id, age counts to the one that the next gets: on a
+// standby it is the only thing that tells it.
 const settings = `
-	SELECT pg_current_snapshot()::text FROM (SELECT
+	SELECT pg_current_snapshot()::text, (age('3'::xid)::bigint + 4294967296) % 4294967296, (` + logPosition + `)::bigint FROM (SELECT
 	       set_config('datestyle', 'ISO, YMD', true), set_config('timezone', 'UTC', true),
 	       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
 	       set_config('search_path', quote_ident($1) || ', public', true),

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
@@ -18,13 +19,13 @@ type Snapshot struct{ *Rows }
 func (c *Snapshot) Basis() string { return "snapshot" + c.basis() }
 
 // Start returns nil: the first read is as whole as any.
-func (c *Snapshot) Start(context.Context, *cloudsql.Pool) (json.RawMessage, error) { return nil, nil }
+func (c *Snapshot) Start(context.Context, *pgxpool.Pool) (json.RawMessage, error) { return nil, nil }
 
 // Trim has nothing to forget.
-func (c *Snapshot) Trim(context.Context, *cloudsql.Pool, json.RawMessage) error { return nil }
+func (c *Snapshot) Trim(context.Context, *pgxpool.Pool, json.RawMessage) error { return nil }
 
 // Begin opens a read of the whole table.
-func (c *Snapshot) Begin(ctx context.Context, source *cloudsql.Pool, _ json.RawMessage) (Read, error) {
+func (c *Snapshot) Begin(ctx context.Context, source *pgxpool.Pool, _ json.RawMessage) (Read, error) {
 	s, err := openSession(ctx, source, c.Rows)
 	if err != nil {
 		return nil, err
@@ -46,8 +47,8 @@ func (r *snapshotRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Resu
 		return result, fmt.Errorf("reading %s: %w", r.rows.Table.Name, err)
 	}
 	result.Truncated = &truncated
-	if result.Cursor, err = json.Marshal(map[string]time.Time{"at": r.at.UTC()}); err != nil {
-		return result, fmt.Errorf("writing the cursor: %w", err)
+	if result.Cursor, err = encode(map[string]time.Time{"at": r.at.UTC()}); err != nil {
+		return result, err
 	}
 	return result, r.copy(ctx, rows, r.rows.selected()+" WHERE true"+r.rows.filterSQL())
 }

@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
@@ -87,7 +87,7 @@ func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "'
 // install makes the log, and the functions and triggers of this feed: all or none.
 // The triggers wait for transactions that are writing the table, and not long: others
 // wait behind them.
-func (f *logFeed) install(ctx context.Context, source *cloudsql.Pool) error {
+func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
 	pool, err := f.writable(ctx, source)
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func actAsOwner(ctx context.Context, tx pgx.Tx) error {
 
 // writable is the pool of the server that takes writes: the source, or, where that is
 // a standby, its primary, if the control plane is there.
-func (f *logFeed) writable(ctx context.Context, source *cloudsql.Pool) (*cloudsql.Pool, error) {
+func (f *logFeed) writable(ctx context.Context, source *pgxpool.Pool) (*pgxpool.Pool, error) {
 	const who = `SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()), current_database()`
 	type server struct {
 		standby  bool
@@ -191,7 +191,7 @@ func feeds(p *pipeline.Pipeline) []string {
 
 // RemoveTriggers drops the triggers of ours on tables that the pipeline no longer
 // follows by them, and what they logged. It returns the names of their feeds.
-func RemoveTriggers(ctx context.Context, source *cloudsql.Pool, p *pipeline.Pipeline) ([]string, error) {
+func RemoveTriggers(ctx context.Context, source *pgxpool.Pool, p *pipeline.Pipeline) ([]string, error) {
 	keep := feeds(p)
 	var standby bool
 	rows, err := source.Query(ctx, `
@@ -228,7 +228,7 @@ func RemoveTriggers(ctx context.Context, source *cloudsql.Pool, p *pipeline.Pipe
 
 // removeFeed drops the functions, and with them the triggers: a trigger alone only
 // the table's owner may drop.
-func removeFeed(ctx context.Context, source *cloudsql.Pool, feed string, functions []string) error {
+func removeFeed(ctx context.Context, source *pgxpool.Pool, feed string, functions []string) error {
 	return pgx.BeginFunc(ctx, source, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '60s', true)`); err != nil {
 			return err

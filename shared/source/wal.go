@@ -12,8 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pgoutput"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
@@ -35,7 +36,7 @@ func (w *WAL) Position(cursor json.RawMessage) (*LogPosition, error) {
 // WAL follows one table by the write-ahead log.
 type WAL struct {
 	*Rows
-	Source *cloudsql.Pool
+	Source *pgxpool.Pool
 }
 
 // LogBatch makes rows of the changes of one table in one pull of the slot. It is not
@@ -63,17 +64,17 @@ func (w *WAL) Basis() string { return "wal" + w.basis() }
 var errTogether = errors.New("the tables of a slot are followed together")
 
 // Start is not how a table of a slot begins.
-func (w *WAL) Start(context.Context, *cloudsql.Pool) (json.RawMessage, error) {
+func (w *WAL) Start(context.Context, *pgxpool.Pool) (json.RawMessage, error) {
 	return nil, errTogether
 }
 
 // Begin is not how a slot is read.
-func (w *WAL) Begin(context.Context, *cloudsql.Pool, json.RawMessage) (Read, error) {
+func (w *WAL) Begin(context.Context, *pgxpool.Pool, json.RawMessage) (Read, error) {
 	return nil, errTogether
 }
 
 // Trim has nothing to forget: the slot is moved on.
-func (w *WAL) Trim(context.Context, *cloudsql.Pool, json.RawMessage) error { return nil }
+func (w *WAL) Trim(context.Context, *pgxpool.Pool, json.RawMessage) error { return nil }
 
 // Name is the table's as changes have it.
 func (w *WAL) Name() string { return w.Table.Schema + "." + w.Table.Name }
@@ -84,7 +85,7 @@ func (w *WAL) Name() string { return w.Table.Schema + "." + w.Table.Name }
 // shape since) are read from the table by Complete: what is there by then is as new.
 func (w *LogBatch) Write(ctx context.Context, rows *rowwire.Transcoder, c wal.Change) error {
 	s := w.shape(c.Relation)
-	if c.Old != nil && w.Rows.Deletes {
+	if c.Old != nil && w.Deletes {
 		if err := w.writeOld(ctx, rows, c, s); err != nil {
 			return err
 		}

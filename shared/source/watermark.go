@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
-	"github.com/tidemark-data/tidemark/shared/cloudsql"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
@@ -85,7 +85,7 @@ func (w *Watermark) Basis() string {
 }
 
 // Start returns the newest row's position.
-func (w *Watermark) Start(ctx context.Context, source *cloudsql.Pool) (json.RawMessage, error) {
+func (w *Watermark) Start(ctx context.Context, source *pgxpool.Pool) (json.RawMessage, error) {
 	s, err := openSession(ctx, source, w.Rows)
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func (w *Watermark) Start(ctx context.Context, source *cloudsql.Pool) (json.RawM
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(p)
+	return encode(p)
 }
 
 // newest is the position after every row that the session sees.
@@ -113,11 +113,11 @@ func (w *Watermark) newest(ctx context.Context, s *session) (*Position, error) {
 }
 
 // Trim has nothing to forget.
-func (w *Watermark) Trim(context.Context, *cloudsql.Pool, json.RawMessage) error { return nil }
+func (w *Watermark) Trim(context.Context, *pgxpool.Pool, json.RawMessage) error { return nil }
 
 // Begin opens a read of the rows past the cursor and of those committed late
 // behind it.
-func (w *Watermark) Begin(ctx context.Context, source *cloudsql.Pool, cursor json.RawMessage) (Read, error) {
+func (w *Watermark) Begin(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) (Read, error) {
 	p, err := position[Position](cursor)
 	if err != nil {
 		return nil, err
@@ -153,7 +153,8 @@ type watermarkRead struct {
 // Unchanged reports that not a single transaction has ended since the previous
 // read, so that there is nothing to look for.
 func (r *watermarkRead) Unchanged() bool {
-	return r.previous != nil && !r.previous.More && r.previous.Fence.Snapshot == r.text
+	// A standby's snapshot does not change with transactions that end above its oldest.
+	return r.previous != nil && !r.previous.More && r.previous.Fence.Snapshot == r.text && (!r.standby || !r.moment().doubtful())
 }
 
 // Copy writes late rows first: the position is that of the last fresh one.
@@ -186,8 +187,8 @@ func (r *watermarkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Res
 	if err != nil {
 		return result, err
 	}
-	if result.Cursor, err = json.Marshal(p); err != nil {
-		return result, fmt.Errorf("writing the cursor: %w", err)
+	if result.Cursor, err = encode(p); err != nil {
+		return result, err
 	}
 	return result, nil
 }
@@ -222,7 +223,7 @@ func (r *watermarkRead) prepareLate(ctx context.Context) error {
 	if p.postponed() {
 		return nil
 	}
-	u, err := p.Fence.since(r.now)
+	u, err := p.Fence.since(r.moment())
 	if err != nil {
 		return err
 	}
@@ -273,10 +274,7 @@ func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Po
 	for i, t := range r.open {
 		open[i] = Open{ID: t.id, Floor: r.w.startFloor(t.began)}
 	}
-	p.Fence = next(before, open, r.text, r.w.floor(r.at, p))
-	if r.standby {
-		p.Fence.onStandby(before, r.now)
-	}
+	p.Fence = next(before, open, r.moment(), r.w.floor(r.since, p))
 	if err := r.see(ctx, p); err != nil {
 		return nil, err
 	}
@@ -286,7 +284,7 @@ func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Po
 // see records which transactions above the oldest running one are visible in
 // the part of the table that the next read will look back on.
 func (r *watermarkRead) see(ctx context.Context, p *Position) error {
-	if !p.Fence.doubtful(r.now) {
+	if !r.moment().doubtful() {
 		return nil // all below the snapshot's end is visible
 	}
 	var branches []string

@@ -221,6 +221,15 @@ tables:
 	if n := w.value(`SELECT count(*) FROM tidemark.change_log`); n != "0" {
 		t.Errorf("%s entries are left", n)
 	}
+	w.exec(`INSERT INTO orders VALUES (10, 3, 'of a tenant that nobody follows')`)
+	w.exec(`INSERT INTO orders VALUES (11, 1, 'followed')`)
+	w.await(`SELECT pg_snapshot_xmin(pg_current_snapshot()) > max(xid) FROM tidemark.change_log`)
+	if err := w.extractOn(w.product, `{"tenant":"2"}`); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.value(`SELECT string_agg(tenant, ',') FROM tidemark.change_log`); got != "1" {
+		t.Errorf("the log has entries of tenants %s, want those of 1 alone", got)
+	}
 }
 
 // TestChangelogNeedsRights: who may not create triggers is told the statement.
