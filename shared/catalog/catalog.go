@@ -60,6 +60,9 @@ func (t *Table) Index(column string) int {
 	return slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == column })
 }
 
+// Partitioned reports whether the table's rows are in partitions.
+func (t *Table) Partitioned() bool { return !t.only && t.query == "" }
+
 // IsQuery reports whether the table is a query of the pipeline file.
 func (t *Table) IsQuery() bool { return t.query != "" }
 

@@ -257,6 +257,9 @@ func (t *logged) start(ctx context.Context, s wal.Slot) error {
 		return t.begin(ctx)
 	}
 	t.at = source.LogPosition{LSN: s.Confirmed, Membership: t.membership.OID}
+	if t.at.Leaves, _, err = t.source.Leaves(ctx, t.Source, nil, false); err != nil {
+		return err
+	}
 	cursor, err := json.Marshal(t.at)
 	if err != nil {
 		return fmt.Errorf("writing the cursor: %w", err)
@@ -333,7 +336,7 @@ func (s *slot) pull(ctx context.Context) (pulled wal.Pulled, err error) {
 		return pulled, err
 	}
 	conn.Release() // before the tables need it
-	s.each(ctx, func(ctx context.Context, t *logged) error { return t.land(ctx, pulled.Upto) })
+	s.each(ctx, func(ctx context.Context, t *logged) error { return t.land(ctx, pulled) })
 	return pulled, nil
 }
 
@@ -375,9 +378,17 @@ func (t *logged) take(ctx context.Context, c wal.Change, clock time.Time) error 
 	return nil
 }
 
-// land commits what was taken, with the position it earns.
-func (t *logged) land(ctx context.Context, upto pgoutput.LSN) error {
-	at := source.LogPosition{LSN: max(upto, t.at.LSN), Membership: t.at.Membership}
+// land commits what was taken, with the position it earns, and has the table read
+// again where something happened to its partitions that no log has.
+func (t *logged) land(ctx context.Context, pulled wal.Pulled) error {
+	at := source.LogPosition{LSN: max(pulled.Upto, t.at.LSN), Membership: t.at.Membership, Leaves: t.at.Leaves}
+	missed := ""
+	if !pulled.More { // a truncation of all of them may be among what is left
+		var err error
+		if at.Leaves, missed, err = t.source.Leaves(ctx, t.Source, t.at.Leaves, t.result.Truncated != nil); err != nil {
+			return err
+		}
+	}
 	cursor, err := json.Marshal(at)
 	if err != nil {
 		return fmt.Errorf("writing the cursor: %w", err)
@@ -398,8 +409,11 @@ func (t *logged) land(ctx context.Context, upto pgoutput.LSN) error {
 			return err
 		}
 	}
-	t.at, t.state.Cursor = at, cursor
+	t.at, t.state.Cursor, t.result = at, cursor, source.Result{}
 	t.drop()
+	if missed != "" {
+		return t.resync(ctx, missed, "")
+	}
 	return nil
 }
 

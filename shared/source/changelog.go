@@ -31,6 +31,7 @@ type logFeed struct {
 type logCursor struct {
 	Snapshot string `json:"snapshot"`
 	Drain    *drain `json:"drain,omitempty"`
+	Leaves   Leaves `json:"leaves,omitempty"`
 }
 
 // drain is a read of several batches: the entries visible to To, in order, up to one.
@@ -72,8 +73,12 @@ func (f *logFeed) tenant() string {
 	return f.rows.Filters[0].Value
 }
 
-func (f *logFeed) start(_ context.Context, s *session) (json.RawMessage, error) {
-	return encode(logCursor{Snapshot: s.consistent()})
+func (f *logFeed) start(ctx context.Context, s *session) (json.RawMessage, error) {
+	leaves, _, err := f.rows.Leaves(ctx, s.tx, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	return encode(logCursor{Snapshot: s.consistent(), Leaves: leaves})
 }
 
 // changes reads the entries that became visible since the cursor.
@@ -117,9 +122,16 @@ func (f *logFeed) changes(ctx context.Context, s *session, cursor json.RawMessag
 		return found, fmt.Errorf("reading the change log: %w", err)
 	}
 	found.more, found.trim = count >= f.limit, count > 0
-	after := logCursor{Snapshot: next.To}
+	leaves, missed, err := f.rows.Leaves(ctx, s.tx, at.Leaves, found.truncated)
+	if err != nil {
+		return found, err
+	}
+	if missed != "" {
+		return found, &LostError{missed}
+	}
+	after := logCursor{Snapshot: next.To, Leaves: leaves}
 	if found.more {
-		after = logCursor{Snapshot: at.Snapshot, Drain: &next}
+		after = logCursor{Snapshot: at.Snapshot, Drain: &next, Leaves: leaves}
 	}
 	if found.cursor, err = encode(after); err != nil {
 		return found, err

@@ -26,6 +26,7 @@ import (
 type LogPosition struct {
 	LSN        pgoutput.LSN `json:"lsn"`        // the commit records that begin below it have
 	Membership uint32       `json:"membership"` // of the table in the publication: another one has a gap before it
+	Leaves     Leaves       `json:"leaves,omitempty"`
 }
 
 // Position reads a cursor of the log; nil for none.
