@@ -249,6 +249,8 @@ func (t *logged) start(ctx context.Context, s wal.Slot) error {
 		reason = "the replication slot was gone"
 	case at.Membership != t.membership.OID:
 		reason = "the table had left the publication"
+	case at.LSN > s.Restart+pgoutput.LSN(max(s.Lag, 0)): // beyond the end of the log
+		reason = "the server's log went back, as after a restore"
 	case at.LSN < s.Confirmed:
 		reason = "somebody else moved the replication slot"
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -12,8 +11,9 @@ import (
 	"github.com/tidemark-data/tidemark/test/postgres"
 )
 
-// An idle tick on 100 tables may take 300 ms of database time, describing them included.
-func TestDescribingAHundredTablesIsCheap(t *testing.T) {
+// TestDescribeRunsFewStatements: a table is described in every tick, idle or not. What
+// all of a tick costs is measured by BenchmarkIdleTick.
+func TestDescribeRunsFewStatements(t *testing.T) {
 	t.Parallel()
 	server, err := postgres.Start(t.Context(), postgres.Options{Settings: postgres.StatementSettings()})
 	if err != nil {
@@ -48,7 +48,6 @@ func TestDescribingAHundredTablesIsCheap(t *testing.T) {
 		if err := postgres.ResetStatements(t.Context(), url); err != nil {
 			t.Fatal(err)
 		}
-		began := time.Now()
 		var wait sync.WaitGroup
 		for i := range 100 {
 			wait.Go(func() {
@@ -58,17 +57,16 @@ func TestDescribingAHundredTablesIsCheap(t *testing.T) {
 			})
 		}
 		wait.Wait()
-		took := time.Since(began)
 		statements, total, err := postgres.Statements(t.Context(), url)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %v of database time, %v in all", tick, total, took)
+		var calls int64
 		for _, s := range statements {
-			t.Logf("%6d calls, planned %v, executed %v: %.60s", s.Calls, s.Plan, s.Execute, s.Query)
+			calls += s.Calls
 		}
-		if limit := 150 * time.Millisecond; total > limit {
-			t.Errorf("%s: describing 100 tables took %v of database time, want less than %v", tick, total, limit)
+		if calls > 5*100 { // the transaction, its settings, columns and indexes
+			t.Errorf("%s: describing 100 tables ran %d statements (%v): %+v", tick, calls, total, statements)
 		}
 	}
 }

@@ -161,6 +161,7 @@ func TestCaptureAfterSlotDropped(t *testing.T) {
 	for name, test := range map[string]struct{ damage, reason string }{
 		"dropped":            {`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots`, "gone"},
 		"moved":              {`DO $$ BEGIN UPDATE orders SET note = 'moved past'; END $$; SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) FROM pg_replication_slots`, "moved"},
+		"restored":           {`UPDATE tidemark.sync_state SET cursor = jsonb_set(cursor, '{lsn}', '"FF/0"')`, "restore"}, // as if the log had been longer
 		"out of publication": {`DO $$ BEGIN EXECUTE format('ALTER PUBLICATION %I DROP TABLE orders', (SELECT pubname FROM pg_publication)); END $$`, "publication"},
 	} {
 		t.Run(name, func(t *testing.T) {
