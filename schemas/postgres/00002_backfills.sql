@@ -11,6 +11,7 @@ CREATE TABLE tidemark.backfills (
     batch_rows     bigint      NOT NULL,            -- rows committed at once
     estimated_rows bigint      NOT NULL,
     rows           bigint      NOT NULL DEFAULT 0,  -- durable in BigQuery, rejected ones included
+    rejected       bigint      NOT NULL DEFAULT 0,
     started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at    timestamptz,
     PRIMARY KEY (pipeline, tenant, table_name)

@@ -13,7 +13,7 @@ import (
 )
 
 // Right is what a user needs to do with a table, or with one column of it:
-// SELECT, INSERT or UPDATE.
+// SELECT, INSERT or UPDATE; or TRIGGER, on its partitions too.
 type Right struct{ Privilege, Column string }
 
 const missingRightsSQL = `
@@ -31,7 +31,11 @@ const missingRightsSQL = `
 	SELECT format('GRANT USAGE ON SCHEMA %s TO %I', oid::regnamespace, current_user) FROM schemas WHERE NOT has_schema_privilege(oid, 'USAGE')
 	UNION ALL
 	SELECT format('GRANT %s ON %s TO %I', string_agg(privilege || coalesce(' (' || columns || ')', ''), ', ' ORDER BY privilege), $4::text, current_user)
-	  FROM missing HAVING count(*) > 0`
+	  FROM missing HAVING count(*) > 0
+	UNION ALL -- a trigger on a partitioned table is one on each partition
+	SELECT format('GRANT TRIGGER ON %s TO %I', string_agg(relid::regclass::text, ', ' ORDER BY relid::regclass::text), current_user)
+	  FROM pg_partition_tree($1::oid::regclass)
+	 WHERE 'TRIGGER' = ANY ($2) AND relid <> $1 AND NOT has_table_privilege(relid, 'TRIGGER') HAVING count(*) > 0`
 
 // Explain gives an error that says Postgres refused for want of a right the
 // remedy: the statements that grant those of the rights that are missing. To a

@@ -173,8 +173,9 @@ func (p Place) commit(ctx context.Context, tx pgx.Tx, b Pending) error {
 	if err := p.update(ctx, tx, "cursor = $5, done = $6, pending = NULL", b.Cursor, b.Done); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, `UPDATE tidemark.backfills SET rows = rows + $4 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
-		p.Unit.Pipeline, p.Unit.Tenant, p.Unit.Table, b.Read)
+	_, err := tx.Exec(ctx, `UPDATE tidemark.backfills SET rows = rows + $4, rejected = rejected + $5
+		WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+		p.Unit.Pipeline, p.Unit.Tenant, p.Unit.Table, b.Read, b.Rejected)
 	return err
 }
 

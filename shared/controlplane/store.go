@@ -61,6 +61,14 @@ func Open(ctx context.Context, pool *pgxpool.Pool) (*Store, error) {
 // OpenWith is Open for a version with other migrations, *.sql at the root of a
 // file system.
 func OpenWith(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) (*Store, error) {
+	var standby bool
+	if err := pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err != nil {
+		return nil, explained(fmt.Errorf("looking for the control plane: %w", err), "", pool.Config().ConnConfig)
+	}
+	if standby {
+		return nil, fault.Fix(errors.New("the server that is to hold the control plane is a standby, which takes no writes"),
+			"set CONTROL_DATABASE_URL to its primary, or to any other Postgres")
+	}
 	owner, versioned, err := look(ctx, pool)
 	if err == nil {
 		err = migrate(ctx, pool, migrations, owner != "", versioned)

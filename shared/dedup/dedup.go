@@ -115,20 +115,28 @@ func (r *Runner) dirty(ctx context.Context, unit controlplane.Unit, full bool) (
 	return dirty, nil
 }
 
-// clean deletes and, once BigQuery has finished, forgets what was dirty.
-func (r *Runner) clean(ctx context.Context, u tick.Unit, t *pipeline.Table, lease *controlplane.Lease, unit controlplane.Unit, dirty controlplane.Dirty) (warehouse.Cleanup, error) {
-	var none warehouse.Cleanup
+// target is the table as far as cleaning it up takes. A query declares its key, and
+// could be described only with a right to what it reads, which there is no need of here.
+func (r *Runner) target(ctx context.Context, u tick.Unit, t *pipeline.Table) (*warehouse.Table, error) {
+	if t.Query != "" {
+		return mapping.Log(t, u.Dataset(), t.Key), nil
+	}
 	table, err := source.Describe(ctx, r.Source, u.Pipeline.Schema, t)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	key, err := table.CheckKey(t.Key)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
-	target, err := mapping.Destination(t, u.Dataset(), table, key)
+	return mapping.Destination(t, u.Dataset(), table, key)
+}
+
+// clean deletes and, once BigQuery has finished, forgets what was dirty.
+func (r *Runner) clean(ctx context.Context, u tick.Unit, t *pipeline.Table, lease *controlplane.Lease, unit controlplane.Unit, dirty controlplane.Dirty) (warehouse.Cleanup, error) {
+	target, err := r.target(ctx, u, t)
 	if err != nil {
-		return none, err
+		return warehouse.Cleanup{}, err
 	}
 	limit := int64(defaultMaxBytes)
 	if u.Pipeline.Dedup != nil {

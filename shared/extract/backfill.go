@@ -77,6 +77,9 @@ func (w *work) resync(ctx context.Context, reason, requestedBy string) error {
 }
 
 func (w *work) startBackfill(ctx context.Context, generation int, reason, requestedBy string) error {
+	if b := w.state.Backfill; b != nil && requestedBy == "" {
+		requestedBy = b.RequestedBy // what it asked for is done by this one too: it asks no second time
+	}
 	plan, err := w.source.Plan(ctx, w.Source, int64(w.spec.BatchRows))
 	if err != nil {
 		return err
@@ -124,14 +127,14 @@ func (w *work) backfill(ctx context.Context) (more bool, err error) {
 	}
 	slice := time.Now().Add(sliceTime)
 	var waiting, lost atomic.Pointer[string]
-	group, ctx := errgroup.WithContext(ctx)
+	group, together := errgroup.WithContext(ctx)
 	group.SetLimit(chunksAtOnce)
 	for i, c := range chunks {
 		group.Go(func() error {
 			var buffers warehouse.Buffers
 			// The first batch is always moved: whatever the deadline, a run gets further.
-			for first := i == 0; first || time.Now().Before(slice) && tick.TimeLeft(ctx) && waiting.Load() == nil; first = false {
-				done, err := w.chunk(ctx, &c, &buffers)
+			for first := i == 0; first || time.Now().Before(slice) && tick.TimeLeft(ctx) && waiting.Load() == nil && lost.Load() == nil; first = false {
+				done, err := w.chunk(together, &c, &buffers)
 				switch gone, ok := errors.AsType[*source.LostError](err); {
 				case ok:
 					lost.Store(&gone.Reason)
@@ -151,7 +154,7 @@ func (w *work) backfill(ctx context.Context) (more bool, err error) {
 		return false, err //nolint:wrapcheck // an error of ours
 	}
 	if reason := lost.Load(); reason != nil {
-		return true, w.resync(context.WithoutCancel(ctx), *reason, "")
+		return true, w.resync(ctx, *reason, "")
 	}
 	if reason := waiting.Load(); reason != nil {
 		slog.InfoContext(ctx, "the backfill waits", "reason", *reason)
@@ -192,20 +195,9 @@ func (w *work) chunk(ctx context.Context, c *controlplane.Chunk, buffers *wareho
 // finishBackfill removes what an earlier generation has and this one has not: it is
 // gone from the source.
 func (w *work) finishBackfill(ctx context.Context) error {
-	var partitions []string
-	if w.state.Generation > 1 {
-		position, err := w.Control.BackfillPosition(ctx)
-		if err != nil {
-			return err
-		}
-		swept, err := w.sweep(ctx, warehouse.Sweep{
-			Below: warehouse.GenerationPrefix(w.state.Generation), Version: warehouse.VersionAt(w.state.Generation, position, 0), At: time.Now(),
-		})
-		if err != nil {
-			return fmt.Errorf("removing what is gone: %w", err)
-		}
-		partitions = swept.Partitions
-		slog.InfoContext(ctx, "removed what is gone", "rows", swept.Rows)
+	partitions, err := w.removeGone(ctx)
+	if err != nil {
+		return err
 	}
 	if err := w.Control.FinishBackfill(ctx, w.lease, w.unit, partitions); err != nil {
 		return err
@@ -213,4 +205,32 @@ func (w *work) finishBackfill(ctx context.Context) error {
 	w.state.Backfill.Finished = true
 	slog.InfoContext(ctx, "backfill finished", "generation", w.state.Generation)
 	return nil
+}
+
+// removeGone tombstones what no batch of this generation has. Of rows that could not be
+// carried there is an older version, at best: they are not gone.
+func (w *work) removeGone(ctx context.Context) (partitions []string, err error) {
+	if w.state.Generation == 1 || w.target.Deletes == warehouse.IgnoreDeletes {
+		return nil, nil
+	}
+	rejected, err := w.Control.BackfillRejects(ctx, w.unit)
+	if err != nil {
+		return nil, err
+	}
+	if rejected > 0 {
+		w.warn(ctx, fmt.Sprintf("%d rows were rejected, see tidemark.rejects, so nothing tells which of the older ones are gone: mend them and send full again", rejected))
+		return nil, nil
+	}
+	position, err := w.Control.BackfillPosition(ctx)
+	if err != nil {
+		return nil, err
+	}
+	swept, err := w.sweep(ctx, warehouse.Sweep{
+		Below: warehouse.GenerationPrefix(w.state.Generation), Version: warehouse.VersionAt(w.state.Generation, position, 0), At: time.Now(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("removing what is gone: %w", err)
+	}
+	slog.InfoContext(ctx, "removed what is gone", "rows", swept.Rows)
+	return swept.Partitions, nil
 }

@@ -107,7 +107,7 @@ func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 // tidyLog removes what would be logged for nobody: the triggers of tables that are no
 // longer followed by them, and the changes of tenants that are not followed.
 func (r *Runner) tidyLog(ctx context.Context, u tick.Unit) {
-	removed, err := source.RemoveTriggers(ctx, r.Source, u.Pipeline)
+	removed, err := source.RemoveTriggers(ctx, r.Source, r.Control.Pool(), u.Pipeline)
 	if err != nil {
 		slog.WarnContext(ctx, "removing triggers that nothing needs", "error", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 	"github.com/tidemark-data/tidemark/shared/source"
 	"github.com/tidemark-data/tidemark/shared/telemetry"
@@ -156,7 +157,11 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 	if l.target.Partition == nil {
 		p.Partitions = []string{warehouse.WholeLog}
 	}
-	if result.Truncated != nil && l.target.Deletes != warehouse.IgnoreDeletes {
+	switch {
+	case result.Truncated == nil || l.target.Deletes == warehouse.IgnoreDeletes:
+	case len(rejects) > 0 && l.spec.Capture.Method == pipeline.MethodSnapshot:
+		l.warn(ctx, "rows were rejected, see tidemark.rejects, so nothing tells which of the older ones are gone: none was removed")
+	default:
 		p.Truncated = warehouse.VersionAt(l.state.Generation, l.position, *result.Truncated)
 	}
 	streamed := l.stream != nil && l.stream.Rows() > 0

@@ -36,6 +36,7 @@ type logged struct {
 	landing    *landing
 	batch      *source.LogBatch
 	result     source.Result
+	truncated  bool // since its partitions were looked at
 }
 
 // slot is one run of the tables that are followed by a pipeline's slot.
@@ -45,6 +46,7 @@ type slot struct {
 	lease  *controlplane.Lease
 	tables []*logged
 	state  wal.Slot
+	limit  int // messages of the next pull; 0: the tables say
 }
 
 // followed are the tables of a pipeline that its slot has.
@@ -127,15 +129,19 @@ func (s *slot) run(ctx context.Context) (more bool, err error) {
 	for {
 		// What is durable already is confirmed first: a server that crashed may have
 		// gone back behind it.
-		if err := s.confirm(ctx); err != nil {
+		if _, err := s.confirm(ctx); err != nil {
 			return false, err
 		}
 		pulled, err := s.pull(ctx)
 		if err != nil {
 			return false, err
 		}
-		if err := s.confirm(ctx); err != nil {
+		confirmed, err := s.confirm(ctx)
+		if err != nil {
 			return false, err
+		}
+		if confirmed >= pulled.Upto {
+			s.limit = 0
 		}
 		more = pulled.More
 		if !more {
@@ -274,23 +280,23 @@ func (t *logged) start(ctx context.Context, s wal.Slot) error {
 	return t.resync(ctx, reason, "")
 }
 
-// confirm tells the slot how far every table has come. One that was left out holds it
-// where it was (I1).
-func (s *slot) confirm(ctx context.Context) error {
+// confirm tells the slot how far every table has come, and returns it. One that was left
+// out holds it where it was (I1).
+func (s *slot) confirm(ctx context.Context) (pgoutput.LSN, error) {
 	low := pgoutput.LSN(math.MaxUint64)
 	for _, t := range s.tables {
 		if t.at.Membership != 0 {
 			low = min(low, t.at.LSN)
 		} else if held, err := t.held(); err != nil {
-			return err
+			return 0, err
 		} else if held != nil {
 			low = min(low, held.LSN)
 		}
 	}
 	if low == math.MaxUint64 || low == 0 {
-		return nil
+		return low, nil
 	}
-	return wal.Advance(ctx, s.Source, s.state.Name, low)
+	return low, wal.Advance(ctx, s.Source, s.state.Name, low)
 }
 
 // held is where a table that was left out before it was started stands.
@@ -304,16 +310,17 @@ func (t *logged) held() (*source.LogPosition, error) {
 // pull lands what the slot has next, a batch for every table that changed.
 func (s *slot) pull(ctx context.Context) (pulled wal.Pulled, err error) {
 	following := map[string]*logged{}
-	limit := 0
+	batch, landed := 0, pgoutput.LSN(math.MaxUint64)
 	for _, t := range s.tables {
 		if t.err == nil {
 			following[t.wal.Name()] = t
-			limit = max(limit, t.spec.BatchRows)
+			batch, landed = max(batch, t.spec.BatchRows), min(landed, t.at.LSN)
 		}
 	}
 	if len(following) == 0 {
 		return pulled, nil
 	}
+	limit := max(batch, s.limit)
 	defer func() {
 		for _, t := range s.tables {
 			t.drop()
@@ -336,6 +343,11 @@ func (s *slot) pull(ctx context.Context) (pulled wal.Pulled, err error) {
 	})
 	if err != nil {
 		return pulled, err
+	}
+	// Where a table that was left out holds the slot, the next pull begins with all that
+	// the others had of this one: it has to go further than that (I7).
+	if s.limit = pulled.Messages + batch; pulled.Upto <= landed {
+		s.limit = 2 * limit
 	}
 	conn.Release() // before the tables need it
 	s.each(ctx, func(ctx context.Context, t *logged) error { return t.land(ctx, pulled) })
@@ -368,7 +380,7 @@ func (t *logged) take(ctx context.Context, c wal.Change, clock time.Time) error 
 	rows := t.landing.rows
 	if c.Kind == wal.Truncate {
 		at, err := rows.SkipPosition()
-		t.result.Truncated = &at
+		t.result.Truncated, t.truncated = &at, true
 		return err
 	}
 	if err := t.batch.Write(ctx, rows, c); err != nil {
@@ -387,9 +399,10 @@ func (t *logged) land(ctx context.Context, pulled wal.Pulled) error {
 	missed := ""
 	if !pulled.More { // a truncation of all of them may be among what is left
 		var err error
-		if at.Leaves, missed, err = t.source.Leaves(ctx, t.Source, t.at.Leaves, t.result.Truncated != nil); err != nil {
+		if at.Leaves, missed, err = t.source.Leaves(ctx, t.Source, t.at.Leaves, t.truncated); err != nil {
 			return err
 		}
+		t.truncated = false
 	}
 	cursor, err := json.Marshal(at)
 	if err != nil {

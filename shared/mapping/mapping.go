@@ -16,6 +16,15 @@ import (
 // Destination is the BigQuery table that a Postgres table lands in, as the
 // pipeline file declares it, or a permanent error that says why it cannot.
 func Destination(spec *pipeline.Table, dataset string, table *catalog.Table, key []string) (*warehouse.Table, error) {
+	t := Log(spec, dataset, key)
+	for _, c := range table.Columns {
+		t.Columns = append(t.Columns, warehouse.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Required: slices.Contains(key, c.Name)})
+	}
+	return t, t.CheckLayout()
+}
+
+// Log is the table of Destination without its columns.
+func Log(spec *pipeline.Table, dataset string, key []string) *warehouse.Table {
 	t := &warehouse.Table{
 		Dataset: dataset, Name: spec.Name, Key: key, ClusterBy: spec.ClusterBy,
 		Deletes: map[pipeline.Deletes]warehouse.Deletes{
@@ -25,10 +34,7 @@ func Destination(spec *pipeline.Table, dataset string, table *catalog.Table, key
 	if p := spec.PartitionBy; p != nil {
 		t.Partition = &warehouse.Partition{Column: p.Column, Granularity: p.Granularity}
 	}
-	for _, c := range table.Columns {
-		t.Columns = append(t.Columns, warehouse.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Required: slices.Contains(key, c.Name)})
-	}
-	return t, t.CheckLayout()
+	return t
 }
 
 // Fingerprint changes when the destination has to be looked at again: the

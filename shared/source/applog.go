@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,6 +30,7 @@ type appFeed struct {
 // entry is one row of the log.
 type entry struct {
 	key    []string
+	null   bool // a part of the key is NULL: it names no row
 	action string
 	at     string // where it is: tableoid and ctid
 }
@@ -64,7 +66,7 @@ func logType(ctx context.Context, source *pgxpool.Pool, schema string, t *pipeli
 	if t.Query == "" {
 		return t.Value, nil
 	}
-	var values []string
+	var values []*string
 	err := pgx.BeginTxFunc(ctx, source, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('search_path', quote_ident($1) || ', public', true), set_config('statement_timeout', '30s', true)`, schema); err != nil {
 			return err
@@ -73,24 +75,47 @@ func logType(ctx context.Context, source *pgxpool.Pool, schema string, t *pipeli
 		if err != nil {
 			return err
 		}
-		values, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		values, err = pgx.CollectRows(rows, pgx.RowTo[*string])
 		return err //nolint:wrapcheck // wrapped below
 	})
-	if err != nil {
+	if fault.SQLState(err) == "42501" { // insufficient_privilege
+		err = fault.Fix(err, "GRANT SELECT ON the tables that log.type.query reads, and USAGE ON their SCHEMA, TO "+catalog.Quote(source.Config().ConnConfig.User))
+	}
+	const remedy = "correct the query in the pipeline file so that it returns the one value that entries about this table have"
+	if class, known := fault.Classify(err); err != nil && class == fault.Permanent && known == "" {
+		err = fault.Fix(err, remedy)
+	}
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("running log.type.query: %w", err)
+	case len(values) != 1:
+		return "", fault.Fix(fmt.Errorf("log.type.query returns %d rows, and names no one type", len(values)), remedy)
+	case values[0] == nil:
+		return "", fault.Fix(errors.New("log.type.query returns NULL, and names no type"), remedy)
 	}
-	if len(values) != 1 {
-		return "", fault.Fix(fmt.Errorf("log.type.query returns %d rows, and names no one type", len(values)),
-			"correct the query in the pipeline file so that it returns the one value that entries about this table have")
+	return *values[0], nil
+}
+
+func (f *appFeed) start(ctx context.Context, s *session) (json.RawMessage, error) {
+	cursor, err := f.watermarkFeed.start(ctx, s)
+	return cursor, f.mistyped(err)
+}
+
+// mistyped gives the error for a type that the log's column cannot have the remedy.
+func (f *appFeed) mistyped(err error) error {
+	if f.log.Type == nil || !strings.HasPrefix(fault.SQLState(err), "22") { // data exceptions
+		return err
 	}
-	return values[0], nil
+	column := f.w.Table.Column(f.log.Type.Column)
+	return fault.Fix(fmt.Errorf("log.type is no value of column %s (%s) of %s: %w", column.Name, column.Type, f.w.Table.Name, err),
+		"correct log.type in the pipeline file: it is compared with that column")
 }
 
 // changes reads the entries and keeps the keys that parse.
 func (f *appFeed) changes(ctx context.Context, s *session, cursor json.RawMessage) (changes, error) {
 	found, read, err := f.read(ctx, s, cursor)
 	if err != nil || read == nil {
-		return found, err
+		return found, f.mistyped(err)
 	}
 	entries, err := f.entries(ctx, s, read)
 	if err != nil {
@@ -104,13 +129,14 @@ func (f *appFeed) changes(ctx context.Context, s *session, cursor json.RawMessag
 	if err != nil {
 		return found, err
 	}
+	reason := fmt.Sprintf("(%s) is no key (%s) of %s: if the row was changed, change it again so that an entry names it; if entries of other tables are among those read, tell them apart by log.type",
+		strings.Join(f.log.Object, ", "), strings.Join(f.rows.Key, ", "), f.rows.Table.Name)
 	var good []entry
 	for i, e := range entries {
-		if !bad[i] {
+		if !bad[i] && !e.null {
 			good = append(good, e)
 			continue
 		}
-		reason := fmt.Sprintf("(%s) of the log is no key (%s) of %s", strings.Join(f.log.Object, ", "), strings.Join(f.rows.Key, ", "), f.rows.Table.Name)
 		if err := f.refuse(ctx, s, e, f.log.Object[0], reason, &found); err != nil {
 			return found, err
 		}
@@ -135,14 +161,15 @@ func (f *appFeed) entries(ctx context.Context, s *session, read *watermarkRead) 
 	if f.log.Action != nil {
 		action = "coalesce(" + catalog.Quote(f.log.Action.Column) + "::text, '')"
 	}
-	rows, err := s.tx.Query(ctx, read.keysSQL(fmt.Sprintf("array_replace(ARRAY[%s], NULL, ''), %s, tableoid::bigint || ' ' || ctid::text", strings.Join(objects, ", "), action)))
+	rows, err := s.tx.Query(ctx, read.keysSQL(fmt.Sprintf("array_replace(ARRAY[%[1]s], NULL, ''), array_position(ARRAY[%[1]s], NULL) IS NOT NULL, %[2]s, tableoid::bigint || ' ' || ctid::text",
+		strings.Join(objects, ", "), action)))
 	if err != nil {
 		return nil, fmt.Errorf("reading the log %s: %w", f.w.Table.Name, err)
 	}
 	var out []entry
 	var e entry
-	if _, err := pgx.ForEachRow(rows, []any{&e.key, &e.action, &e.at}, func() error {
-		out = append(out, entry{slices.Clone(e.key), e.action, e.at})
+	if _, err := pgx.ForEachRow(rows, []any{&e.key, &e.null, &e.action, &e.at}, func() error {
+		out = append(out, entry{slices.Clone(e.key), e.null, e.action, e.at})
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("reading the log %s: %w", f.w.Table.Name, err)
@@ -163,7 +190,7 @@ func (f *appFeed) known(ctx context.Context, s *session, entries []entry, found 
 			out = append(out, e)
 			continue
 		}
-		if err := f.refuse(ctx, s, e, a.Column, "the action is none of log.action.added, changed and deleted: add it there", found); err != nil {
+		if err := f.refuse(ctx, s, e, a.Column, fmt.Sprintf("the action %q is none of those of log.action: add it to added, changed or deleted, and change the row again or send full: true", e.action), found); err != nil {
 			return nil, err
 		}
 	}

@@ -24,17 +24,19 @@ type Plan struct {
 	Ranges    []json.RawMessage // each the JSON of a span
 }
 
-// span is a part of a table. Where the key has an index it is a range of keys, texts
-// in the order of the chunk key: above Low up to High, either open where it is null.
-// Elsewhere it is a range of blocks of one table.
+// span is a part of a table. Where the key has an index it is a range of keys: above
+// Low up to High, either open where it is null, as texts of the index's columns. Elsewhere
+// it is a range of blocks of one table.
 type span struct {
+	Key  []string `json:"key,omitempty"` // the columns, in the order of the index; none for a query
 	Low  []string `json:"low,omitempty"`
 	High []string `json:"high,omitempty"`
 
-	Leaf string `json:"leaf,omitempty"` // qualified and quoted
-	File uint32 `json:"file,omitempty"` // its file: a rewritten table has another, and other blocks
-	From int64  `json:"from,omitempty"`
-	To   int64  `json:"to,omitempty"` // exclusive; -1: to the end, wherever that is
+	Leaf     string `json:"leaf,omitempty"` // qualified and quoted
+	File     uint32 `json:"file,omitempty"` // its file: a rewritten table has another, and other blocks
+	From     int64  `json:"from,omitempty"`
+	To       int64  `json:"to,omitempty"`        // exclusive; -1: to the end, wherever that is
+	PerBlock int64  `json:"per_block,omitempty"` // rows that a block is expected to have
 }
 
 // The size of things. A batch has one in a thousand of the rows, so that a death
@@ -45,7 +47,7 @@ const (
 	batchShare   = 1_000
 	maxSpans     = 64
 	spanRows     = 20_000 // fewer rows than that are not worth a span of their own
-	sampleRows   = 20_000
+	samplePages  = 1_000  // so that the rows are estimated within some 3 %
 )
 
 // Plan divides the table, without reading more of it than a sample. limit is the most
@@ -80,31 +82,57 @@ func (s *session) spans(ctx context.Context) ([]span, int64, error) {
 		rows, err := s.countQuery(ctx)
 		return []span{{}}, rows, err
 	}
-	pages, tuples, leaves, err := table.Size(ctx, s.tx)
+	pages, _, leaves, err := table.Size(ctx, s.tx)
+	if err != nil {
+		return nil, 0, err
+	}
+	percent := min(100, 100*samplePages/float64(max(pages, 1)))
+	all, own, err := s.estimate(ctx, percent)
 	if err != nil {
 		return nil, 0, err
 	}
 	key, ok := table.ChunkKey(s.rows.Key)
 	if !ok {
-		return blocks(leaves, pages, tuples), int64(tuples), nil
+		return blocks(leaves, pages, all, own), own, nil
 	}
-	percent := min(100, max(0.001, 100*sampleRows/max(tuples, 1)))
-	columns := strings.Join(catalog.QuoteAll(key), ", ")
+	cuts, err := s.cuts(ctx, key, percent)
+	return ranges(key, cuts, all), own, err
+}
+
+func (s *session) sampled(percent float64) string {
+	return fmt.Sprintf("%s TABLESAMPLE SYSTEM (%s)", s.rows.Table.Source(), strconv.FormatFloat(percent, 'f', 6, 64))
+}
+
+// estimate is about how many rows the table has, and how many of them the filters let
+// through. It asks a sample: the catalogue knows nothing of filters, nor of a table
+// that was never analyzed.
+func (s *session) estimate(ctx context.Context, percent float64) (all, own int64, err error) {
+	if err := s.tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE true%s) FROM %s",
+		s.rows.filterSQL(), s.sampled(percent))).Scan(&all, &own); err != nil {
+		return 0, 0, fmt.Errorf("sampling rows: %w", err)
+	}
+	return int64(float64(all) * 100 / percent), int64(float64(own) * 100 / percent), nil
+}
+
+// cuts are keys that divide the table into parts of about as many rows, in order. The
+// filters do not matter: a read of a part has to come past all of its rows.
+func (s *session) cuts(ctx context.Context, key []string, percent float64) ([][]string, error) {
 	texts := make([]string, len(key))
 	for i, name := range key {
 		texts[i] = catalog.Quote(name) + "::text"
 	}
-	rows, err := s.tx.Query(ctx, fmt.Sprintf("SELECT ARRAY[%s] FROM %s TABLESAMPLE SYSTEM (%s) WHERE true%s ORDER BY %s",
-		strings.Join(texts, ", "), table.Source(), strconv.FormatFloat(percent, 'f', 6, 64), s.rows.filterSQL(), columns))
+	rows, err := s.tx.Query(ctx, fmt.Sprintf(`
+		SELECT texts FROM (SELECT ARRAY[%s] AS texts, row_number() OVER (ORDER BY %s) AS i, count(*) OVER () AS n FROM %s) AS sample
+		 WHERE i * %[4]d / n > (i - 1) * %[4]d / n ORDER BY i`,
+		strings.Join(texts, ", "), strings.Join(catalog.QuoteAll(key), ", "), s.sampled(percent), maxSpans))
 	if err != nil {
-		return nil, 0, fmt.Errorf("sampling keys: %w", err)
+		return nil, fmt.Errorf("sampling keys: %w", err)
 	}
-	sample, err := pgx.CollectRows(rows, pgx.RowTo[[]string])
+	cuts, err := pgx.CollectRows(rows, pgx.RowTo[[]string])
 	if err != nil {
-		return nil, 0, fmt.Errorf("sampling keys: %w", err)
+		return nil, fmt.Errorf("sampling keys: %w", err)
 	}
-	estimated := int64(float64(len(sample)) * 100 / percent)
-	return ranges(sample, estimated), estimated, nil
+	return cuts, nil
 }
 
 // countQuery counts the rows of a query, whose key has to name each of them.
@@ -127,27 +155,25 @@ func (s *session) countQuery(ctx context.Context) (rows int64, err error) {
 	return rows, nil
 }
 
-// ranges cuts an ordered sample of keys into spans of about as many rows.
-func ranges(sample [][]string, rows int64) []span {
-	n := int(min(maxSpans, rows/spanRows, int64(len(sample))))
+// ranges are spans between some of the cuts.
+func ranges(key []string, cuts [][]string, rows int64) []span {
+	n := int(min(maxSpans, rows/spanRows, int64(len(cuts))))
 	var out []span
 	var low []string
 	for i := 1; i < n; i++ {
-		high := sample[i*len(sample)/n]
-		if low != nil && strings.Join(high, "\x00") == strings.Join(low, "\x00") {
-			continue
-		}
-		out = append(out, span{Low: low, High: high})
+		high := cuts[i*len(cuts)/n-1]
+		out = append(out, span{Key: key, Low: low, High: high})
 		low = high
 	}
-	return append(out, span{Low: low})
+	return append(out, span{Key: key, Low: low})
 }
 
 // blocks cuts the table, or each of its partitions, into ranges of blocks. The last of
 // each is open: rows are added at the end.
-func blocks(leaves []catalog.Leaf, pages int64, tuples float64) []span {
-	n := max(1, min(maxSpans, int64(tuples)/spanRows))
+func blocks(leaves []catalog.Leaf, pages, all, own int64) []span {
+	n := max(1, min(maxSpans, all/spanRows))
 	step := max(1, (pages+n-1)/n)
+	perBlock := max(1, own/max(pages, 1))
 	var out []span
 	for _, leaf := range leaves {
 		for from := int64(0); from == 0 || from < leaf.Pages; from += step {
@@ -155,7 +181,7 @@ func blocks(leaves []catalog.Leaf, pages int64, tuples float64) []span {
 			if to >= leaf.Pages {
 				to = -1
 			}
-			out = append(out, span{Leaf: leaf.SQLName(), File: leaf.Filenode, From: from, To: to})
+			out = append(out, span{Leaf: leaf.SQLName(), File: leaf.Filenode, From: from, To: to, PerBlock: perBlock})
 		}
 	}
 	return out
@@ -209,7 +235,7 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 	if r.rows.Table.IsQuery() {
 		key, ok = r.rows.Key, true
 	}
-	if !ok {
+	if !ok || !r.rows.Table.IsQuery() && !slices.Equal(key, r.span.Key) { // another order of columns has other ranges
 		return Result{}, &LostError{"the index that the backfill reads by is gone"}
 	}
 	conditions := "true"
@@ -219,11 +245,14 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 			return Result{}, fmt.Errorf("reading the chunk's cursor: %w", err)
 		}
 	}
+	// Qualified, since ORDER BY takes a bare name for what is selected under it, such as
+	// the text of an address, which has another order.
+	compared := r.rows.compared(catalog.Quote(r.rows.Table.Name) + ".")
 	columns := make([]string, len(key))
 	positions := make([]int, len(key))
 	for i, name := range key {
 		positions[i] = r.rows.Table.Index(name)
-		columns[i] = r.rows.compared("")[slices.Index(r.rows.Key, name)]
+		columns[i] = compared[slices.Index(r.rows.Key, name)]
 	}
 	for _, bound := range []struct {
 		op, name string
@@ -266,7 +295,7 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 // copyBlocks reads a range of blocks. What moves to a block that was read already is
 // a change, which the capture finds.
 func (r *chunkRead) copyBlocks(ctx context.Context, rows *rowwire.Transcoder) (Result, error) {
-	pages, tuples, leaves, err := r.rows.Table.Size(ctx, r.tx)
+	_, _, leaves, err := r.rows.Table.Size(ctx, r.tx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -283,8 +312,7 @@ func (r *chunkRead) copyBlocks(ctx context.Context, rows *rowwire.Transcoder) (R
 	if to < 0 {
 		to = max(leaves[at].Pages, from)
 	}
-	perBlock := max(1, int64(tuples)/max(pages, 1))
-	end := min(to, from+max(1, r.chunk.Limit/perBlock))
+	end := min(to, from+max(1, r.chunk.Limit/max(1, r.span.PerBlock)))
 	query := strings.Replace(r.rows.selected(), " FROM "+r.rows.Table.Source(), " FROM ONLY "+r.span.Leaf, 1)
 	if err := r.copy(ctx, rows, fmt.Sprintf("%s WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'%s", query, from, end, r.rows.filterSQL())); err != nil {
 		return Result{}, err

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
+	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
 // logFeed tells the keys of a table by tidemark.change_log, which triggers of ours
@@ -78,10 +80,20 @@ func (f *logFeed) start(ctx context.Context, s *session) (json.RawMessage, error
 	if err != nil {
 		return nil, err
 	}
+	err = f.intact(ctx, s)
+	if lost, ok := errors.AsType[*LostError](err); ok && s.standby { // changes meanwhile would be neither logged nor in a backfill
+		return nil, &fault.Error{Class: fault.Transient, Remedy: "the next run tries again; look why the standby lags: pg_stat_replication on its primary", Err: fmt.Errorf("the standby has not replayed what was made on its primary: %w", lost)}
+	}
+	if err != nil {
+		return nil, err
+	}
 	return encode(logCursor{Snapshot: s.consistent(), Leaves: leaves})
 }
 
-// changes reads the entries that became visible since the cursor.
+// changes reads the entries that became visible since the cursor. Of a drain the first
+// read tells of every truncation in it, before all rows: by their order, a truncation
+// may come after entries of transactions that began before it and wrote after it, whose
+// rows may have landed with an earlier batch.
 func (f *logFeed) changes(ctx context.Context, s *session, cursor json.RawMessage) (changes, error) {
 	var found changes
 	at, err := position[logCursor](cursor)
@@ -108,30 +120,34 @@ func (f *logFeed) changes(ctx context.Context, s *session, cursor json.RawMessag
 		}
 	}
 	set := func(name string) string { return "current_setting('" + f.rows.setting(name) + "')" }
-	past := fmt.Sprintf(`FROM tidemark.change_log WHERE feed = %s AND tenant IN (%s, '') AND xid >= '%d'::xid8 AND (xid, id) > ('%d'::xid8, %d)
+	since := fmt.Sprintf(`FROM tidemark.change_log WHERE feed = %s AND tenant IN (%s, '') AND xid >= '%d'::xid8
 		AND NOT pg_visible_in_snapshot(xid, %s::pg_snapshot) AND pg_visible_in_snapshot(xid, %s::pg_snapshot)`,
-		set("feed"), set("tenant"), then.xmin, next.XID, next.ID, set("from"), set("to"))
+		set("feed"), set("tenant"), then.xmin, set("from"), set("to"))
+	past := fmt.Sprintf("%s AND key IS NOT NULL AND (xid, id) > ('%d'::xid8, %d)", since, next.XID, next.ID)
 	var count int
 	err = s.tx.QueryRow(ctx, fmt.Sprintf(`
-		WITH entries AS (SELECT xid, id, key IS NULL AS truncated %s ORDER BY xid, id LIMIT %d)
-		SELECT count(*), coalesce(bool_or(truncated), false),
+		WITH entries AS (SELECT xid, id %s ORDER BY xid, id LIMIT %d)
+		SELECT count(*), $1 AND EXISTS (SELECT %s AND key IS NULL),
 		       coalesce((SELECT xid FROM entries ORDER BY xid DESC, id DESC LIMIT 1), '0')::text::bigint,
 		       coalesce((SELECT id FROM entries ORDER BY xid DESC, id DESC LIMIT 1), 0) FROM entries`,
-		past, f.limit)).Scan(&count, &found.truncated, &next.XID, &next.ID)
+		past, f.limit, since), at.Drain == nil).Scan(&count, &found.truncated, &next.XID, &next.ID)
 	if err != nil {
 		return found, fmt.Errorf("reading the change log: %w", err)
 	}
-	found.more, found.trim = count >= f.limit, count > 0
-	leaves, missed, err := f.rows.Leaves(ctx, s.tx, at.Leaves, found.truncated)
-	if err != nil {
-		return found, err
+	full := count >= f.limit
+	found.more, found.trim = full || at.Drain != nil, count > 0 || found.truncated // after a drain, what came during it
+	after := logCursor{Snapshot: next.To, Leaves: at.Leaves}
+	if full {
+		after = logCursor{Snapshot: at.Snapshot, Drain: &next, Leaves: at.Leaves}
 	}
-	if missed != "" {
-		return found, &LostError{missed}
-	}
-	after := logCursor{Snapshot: next.To, Leaves: leaves}
-	if found.more {
-		after = logCursor{Snapshot: at.Snapshot, Drain: &next, Leaves: leaves}
+	if at.Drain == nil { // later reads of a drain see truncations that are not in it
+		var missed string
+		if after.Leaves, missed, err = f.rows.Leaves(ctx, s.tx, at.Leaves, found.truncated); err != nil {
+			return found, err
+		}
+		if missed != "" {
+			return found, &LostError{missed}
+		}
 	}
 	if found.cursor, err = encode(after); err != nil {
 		return found, err
@@ -144,7 +160,9 @@ func (f *logFeed) changes(ctx context.Context, s *session, cursor json.RawMessag
 		c := f.rows.Table.Columns[at]
 		columns[i] = fmt.Sprintf("key[%d]::%s AS %s", i+1, keyType(c), catalog.Quote(c.Name))
 	}
-	found.keys = fmt.Sprintf("SELECT %s %s AND (xid, id) <= ('%d'::xid8, %d) AND key IS NOT NULL", strings.Join(columns, ", "), past, next.XID, next.ID)
+	// OFFSET 0: the keys of other feeds must not be tried for the types of this one.
+	found.keys = fmt.Sprintf("SELECT %s FROM (SELECT key %s AND (xid, id) <= ('%d'::xid8, %d) OFFSET 0) AS entry",
+		strings.Join(columns, ", "), past, next.XID, next.ID)
 	return found, nil
 }
 
@@ -170,7 +188,7 @@ func (f *logFeed) trim(ctx context.Context, source *pgxpool.Pool, cursor json.Ra
 	if err != nil {
 		return err
 	}
-	pool, err := f.writable(ctx, source)
+	pool, err := writable(ctx, source, f.primary)
 	if err != nil {
 		return err
 	}

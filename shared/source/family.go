@@ -32,6 +32,15 @@ func cursorFamily(base string) family {
 	return unordered
 }
 
+// fence is that of a read which ended at a position.
+func (w *Watermark) fence(p *Position, previous *Fence, open []Open, now moment, at time.Time) *Fence {
+	f := next(previous, open, now, w.floor(at, p))
+	if w.family == counter && now.to < f.Furthest {
+		f.Floor = nil // the cursor's number is of a later state than this one
+	}
+	return f
+}
+
 // floor is the lowest value that transactions begun after at can write. Clocks
 // of the application may lag by the look-back. Counters only grow.
 func (w *Watermark) floor(at time.Time, p *Position) *int64 {

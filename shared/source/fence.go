@@ -30,11 +30,11 @@ type Fence struct {
 	// transaction and none above it: whatever is from there up may have been running.
 	Standby bool `json:"standby,omitempty"`
 
-	// Next is above the id of every transaction that had written before the read, and
-	// Log where the write-ahead log was after it: a read elsewhere may see an earlier
-	// state. Both are 0 in a fence of before they were kept.
-	Next uint64 `json:"next,omitempty"`
-	Log  uint64 `json:"log,omitempty"`
+	// Log is where the write-ahead log was after the read: one elsewhere may see an
+	// earlier state. It is 0 in a fence of before it was kept. Furthest is the highest
+	// that any read has met.
+	Log      uint64 `json:"log,omitempty"`
+	Furthest uint64 `json:"furthest,omitempty"`
 }
 
 // Pin holds the look-back's lower bound where it was while transactions that
@@ -67,7 +67,7 @@ type moment struct {
 	snapshot
 	text    string // of the snapshot
 	standby bool   // running is always empty
-	next    uint64 // see Fence.Next
+	next    uint64 // above the id of every transaction that had written before the snapshot
 	from    uint64 // where the write-ahead log was before the snapshot
 	to      uint64 // and after it
 }
@@ -117,7 +117,7 @@ func (f *Fence) since(now moment) (unseen, error) {
 	if err != nil {
 		return unseen{}, err
 	}
-	if now.xmax < then.xmax || now.from < f.Log {
+	if now.xmax < then.xmax || f.ahead(now) {
 		// Time goes backwards only on another server, as after a restore, or on a
 		// standby that lags: the whole look-back is sent again.
 		return unseen{}, nil
@@ -141,23 +141,29 @@ func (f *Fence) since(now moment) (unseen, error) {
 // doubtful reports whether a transaction below the snapshot's end may be running.
 func (m moment) doubtful() bool { return len(m.running) > 0 || m.standby && m.xmin < m.xmax }
 
+// ahead reports whether the fence may be of a later state than a read sees.
+func (f *Fence) ahead(now moment) bool { return f.Log > now.from }
+
 // continues reports whether the fence is that of an earlier read of the same server,
 // as far as can be told: what it knows of open transactions then holds.
 func (f *Fence) continues(now moment) bool {
-	return f != nil && f.Standby == now.standby && f.Log <= now.from
+	return f != nil && f.Standby == now.standby && !f.ahead(now)
 }
 
 // next is the fence of a read that found the given transactions open and whose
 // own floor is floor. previous is nil for a first read.
 func next(previous *Fence, open []Open, now moment, floor *int64) *Fence {
-	f := &Fence{Snapshot: now.text, Floor: floor, Standby: now.standby, Next: now.next, Log: now.to}
+	f := &Fence{Snapshot: now.text, Floor: floor, Standby: now.standby, Log: now.to, Furthest: now.to}
+	if previous != nil {
+		f.Furthest = max(f.Furthest, previous.Furthest)
+	}
 	var before *int64 // what a transaction begun since the previous read can write
 	if previous.continues(now) {
 		before = previous.Floor
 	}
 	f.hold(previous, open, now)
 	if now.standby {
-		f.pinUnnamed(previous, before, now)
+		f.pinUnnamed(before, now)
 	} else {
 		f.pinOpen(open, before)
 	}
@@ -215,13 +221,9 @@ const standbyPins = 20
 // not bound them: it is above those that ended, and others may be running above it.
 // A transaction that took longer than the look-back before it first wrote is not
 // covered: nothing on the standby tells of it.
-func (f *Fence) pinUnnamed(previous *Fence, before *int64, now moment) {
-	below := now.next
-	if previous != nil {
-		below = max(below, previous.Next) // more than now.next where the standby lags behind where that was read
-	}
-	if now.xmin < below {
-		f.Pins = append(f.Pins, Pin{Floor: before, Below: below})
+func (f *Fence) pinUnnamed(before *int64, now moment) {
+	if now.xmin < now.next {
+		f.Pins = append(f.Pins, Pin{Floor: before, Below: now.next})
 	}
 	if n := len(f.Pins); n > standbyPins {
 		a, b := f.Pins[n-2], f.Pins[n-1]

@@ -166,45 +166,63 @@ func TestNextKnowsStarts(t *testing.T) {
 func TestFenceDeliversExactlyOnce(t *testing.T) {
 	t.Parallel()
 	for f, name := range map[family]string{instant: "instant", civil: "civil", counter: "counter"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			rapid.Check(t, func(t *rapid.T) {
-				w := &world{t: t, family: f, clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), nextID: 700, rows: map[int]*version{}, arrived: map[*version]int{}, drained: map[*version]bool{}}
-				w.limit = rapid.SampledFrom([]int{1000, 5, 2, 1}).Draw(t, "limit")
-				for range rapid.IntRange(10, 400).Draw(t, "steps") {
-					switch rapid.SampledFrom([]string{"go on", "go on", "go on", "go on", "read", "read in vain"}).Draw(t, "then") {
-					case "read":
-						w.read(true)
-					case "read in vain":
-						w.read(false)
-					default:
-						w.step()
-					}
-				}
-				for _, x := range slices.Clone(w.open) {
-					w.end(x, rapid.Bool().Draw(t, "commit"))
-				}
-				w.quiet = true
-				for w.read(true); w.at.More; {
-					w.read(true)
-				}
-				w.read(true) // what was postponed
-				for key, v := range w.rows {
-					if v = w.visible(v); v != nil && w.arrived[v] == 0 {
-						t.Fatalf("row %d (%+v) has not arrived", key, *v)
-					}
-				}
+		for source, servers := range map[string][]int{"primary": {0}, "standby": {1}, "standbys": {1, 2}, "any": {0, 1, 2}} {
+			t.Run(name+" "+source, func(t *testing.T) {
+				t.Parallel()
+				rapid.Check(t, func(t *rapid.T) { follow(t, f, servers) })
 			})
-		})
+		}
 	}
 }
 
-const lag = 10 // microseconds, or numbers, by which cursor values may be behind: the look-back
+// follow has a table written, and read on servers: 0 is the primary, 1 and 2 are its standbys.
+func follow(t *rapid.T, f family, servers []int) {
+	w := &world{t: t, family: f, servers: servers, clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro(), nextID: 700, rows: map[int]*version{}, arrived: map[*version]int{}, last: map[int]*version{}, drained: map[*version]bool{}}
+	w.replay(1)
+	w.replay(2)
+	w.limit = rapid.SampledFrom([]int{1000, 5, 2, 1}).Draw(t, "limit")
+	for range rapid.IntRange(10, 400).Draw(t, "steps") {
+		switch rapid.SampledFrom([]string{"go on", "go on", "go on", "go on", "read", "read in vain", "replay"}).Draw(t, "then") {
+		case "read":
+			w.read(true)
+		case "read in vain":
+			w.read(false)
+		case "replay":
+			w.replay(rapid.IntRange(1, 2).Draw(t, "which"))
+		default:
+			w.step()
+		}
+	}
+	for _, x := range slices.Clone(w.open) {
+		w.end(x, rapid.Bool().Draw(t, "commit"))
+	}
+	w.quiet = true
+	w.replay(1)
+	w.replay(2)
+	for w.read(true); w.at.More; {
+		w.read(true)
+	}
+	w.read(true) // what was postponed
+	for key, v := range w.rows {
+		if v = w.visible(v); v != nil && w.last[key] != v {
+			t.Fatalf("row %d (%+v) has not arrived; what has is %+v; fence %+v", key, *v, w.last[key], *w.at.Fence)
+		}
+	}
+}
+
+const (
+	lag  = 10 // microseconds, or numbers, by which cursor values may be behind: the look-back
+	idle = 4  // of which, on a standby, a transaction's first write comes after its start
+)
 
 // world is one table and the transactions on it.
 type world struct {
 	t       *rapid.T
 	family  family
+	servers []int    // that are read
+	log     uint64   // grows with everything that happens
+	ended   int64    // when the last transaction did
+	standby [3]state // what each standby has replayed
 	clock   int64
 	nextID  uint64
 	newest  uint64 // highest id that has ended
@@ -216,7 +234,62 @@ type world struct {
 	quiet   bool // nothing happens between a read's clock and its snapshot
 	at      *Position
 	arrived map[*version]int
+	last    map[int]*version  // that arrived, of each key
 	drained map[*version]bool // by a read that left the fence where it was
+}
+
+// state is what a read sees of a server.
+type state struct {
+	moment
+	at      int64 // clock
+	open    []Open
+	visible []*version
+}
+
+// look is the state of the primary, whose clock and open transactions are looked at first.
+func (w *world) look() state {
+	watermark := w.watermark()
+	s := state{at: w.clock, moment: moment{from: w.log}}
+	for _, x := range w.open {
+		o := Open{ID: x.name}
+		if x.known {
+			o.Floor = watermark.startFloor(new(time.UnixMicro(x.start)))
+		}
+		s.open = append(s.open, o)
+	}
+	if !w.quiet {
+		for range rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(w.t, "between clock and snapshot") {
+			w.step()
+		}
+	}
+	w.see(&s, w.snapshot())
+	return s
+}
+
+// replay brings a standby to where the primary is. It shows the primary's clock when
+// the last transaction ended, the oldest running one and none else.
+func (w *world) replay(n int) {
+	w.standby[n] = state{at: w.ended, moment: moment{standby: true, from: w.log}}
+	text := w.snapshot()
+	w.see(&w.standby[n], text[:strings.LastIndexByte(text, ':')+1])
+}
+
+func (w *world) see(s *state, text string) {
+	var err error
+	if s.snapshot, err = parseSnapshot(text); err != nil {
+		w.t.Fatal(err)
+	}
+	s.text, s.next, s.to = text, w.nextID, w.log
+	for _, v := range w.rows {
+		if v = w.visible(v); v != nil {
+			s.visible = append(s.visible, v)
+		}
+	}
+	slices.SortFunc(s.visible, byCursor)
+}
+
+func (w *world) watermark() Watermark {
+	return Watermark{Lookback: pipeline.Lookback{Time: lag * time.Microsecond, Count: lag}, family: w.family}
 }
 
 // transaction is a transaction or, with a parent, a savepoint in one. It gets
@@ -261,6 +334,9 @@ func (w *world) assign(x *transaction) {
 	if x.id == 0 {
 		x.id = w.nextID
 		w.nextID++
+		if w.servers[len(w.servers)-1] > 0 && x.parent == nil {
+			x.start = max(x.start, w.clock-idle) // a standby tells nothing of what a transaction does before
+		}
 	}
 }
 
@@ -273,6 +349,7 @@ func (w *world) visible(v *version) *version {
 }
 
 func (w *world) step() {
+	w.log++
 	w.clock += rapid.Int64Range(0, 6).Draw(w.t, "passes")
 	if w.family == civil && rapid.IntRange(0, 9).Draw(w.t, "half a day?") == 9 {
 		w.clock += (13 * time.Hour).Microseconds()
@@ -321,7 +398,11 @@ func (w *world) write(x *transaction) {
 		v.cursor = w.serial - rapid.Int64Range(0, lag).Draw(w.t, "handed out")
 	} else {
 		// now() is the transaction's start, and the application's clock may lag or run ahead.
-		v.cursor = x.top().start + rapid.Int64Range(-lag, lag).Draw(w.t, "skew")
+		behind := int64(lag)
+		if w.servers[len(w.servers)-1] > 0 {
+			behind -= idle
+		}
+		v.cursor = x.top().start + rapid.Int64Range(-behind, lag).Draw(w.t, "skew")
 	}
 	if w.family == civil { // nobody knows whose local time it is
 		v.cursor += rapid.SampledFrom([]time.Duration{0, -12 * time.Hour, 14 * time.Hour}).Draw(w.t, "zone").Microseconds()
@@ -330,7 +411,8 @@ func (w *world) write(x *transaction) {
 }
 
 func (w *world) end(x *transaction, commit bool) {
-	x.ended, x.gone = true, !commit
+	x.ended, x.gone, w.ended = true, !commit, w.clock
+	w.log++
 	for s := x; s != nil; s = s.child {
 		w.newest = max(w.newest, s.id)
 	}
@@ -363,47 +445,25 @@ func (w *world) snapshot() string {
 // read does with the model what Watermark has Postgres do. One that is not kept
 // ended before its position was saved, and its rows with it.
 func (w *world) read(keep bool) {
-	watermark := Watermark{Lookback: pipeline.Lookback{Time: lag * time.Microsecond, Count: lag}, family: w.family}
-	var open []Open
-	for _, x := range w.open {
-		o := Open{ID: x.name}
-		if x.known {
-			o.Floor = watermark.startFloor(new(time.UnixMicro(x.start)))
-		}
-		open = append(open, o)
+	var now state
+	if n := rapid.SampledFrom(w.servers).Draw(w.t, "server"); n > 0 {
+		now = w.standby[n]
+	} else {
+		now = w.look()
 	}
-	at := time.UnixMicro(w.clock)
-	if !w.quiet {
-		for range rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(w.t, "between clock and snapshot") {
-			w.step()
-		}
-	}
-	text := w.snapshot()
-	now, err := parseSnapshot(text)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var visible []*version
-	for _, v := range w.rows {
-		if v = w.visible(v); v != nil {
-			visible = append(visible, v)
-		}
-	}
-	slices.SortFunc(visible, byCursor)
-
 	var late, fresh []*version
 	after := &Position{}
 	var before *Fence
 	postponed := false
 	if w.at != nil {
-		*after, before, postponed = *w.at, w.at.Fence, w.at.postponed()
+		*after, before, postponed = *w.at, w.at.Fence, w.at.postponed(now.moment)
 	}
 	behind := func(v *version) bool { return after.Cursor != nil && keyset(v) <= after.Cursor[0] }
-	for _, v := range visible {
+	for _, v := range now.visible {
 		switch {
 		case !behind(v):
 			fresh = append(fresh, v)
-		case !postponed && w.inLookback(v, before) && w.wasUnseen(v, before, now):
+		case !postponed && w.inLookback(v, before) && w.wasUnseen(v, before, now.moment):
 			late = append(late, v)
 		}
 	}
@@ -422,9 +482,10 @@ func (w *world) read(keep bool) {
 		}
 		return
 	}
-	after.Fence = next(before, open, text, watermark.floor(at, after))
-	if len(now.running) > 0 {
-		for _, v := range visible {
+	watermark := w.watermark()
+	after.Fence = watermark.fence(after, before, now.open, now.moment, time.UnixMicro(now.at))
+	if now.doubtful() {
+		for _, v := range now.visible {
 			if behind(v) && w.inLookback(v, after.Fence) && v.by.id >= now.xmin {
 				after.Fence.Seen = append(after.Fence.Seen, v.by.id)
 			}
@@ -440,7 +501,8 @@ func (w *world) read(keep bool) {
 func (w *world) keep(p *Position, rows []*version) {
 	for _, v := range rows {
 		w.arrived[v]++
-		if w.arrived[v] > 1 && (w.arrived[v] > 2 || !w.drained[v]) {
+		w.last[v.key] = v
+		if w.arrived[v] > 1 && len(w.servers) == 1 && (w.arrived[v] > 2 || !w.drained[v]) {
 			w.t.Fatalf("row %d (%+v) arrived again; fence %+v", v.key, *v, *w.at.Fence)
 		}
 	}
@@ -459,7 +521,7 @@ func (w *world) inLookback(v *version, f *Fence) bool {
 	return lower == nil || v.cursor >= *lower
 }
 
-func (w *world) wasUnseen(v *version, f *Fence, now snapshot) bool {
+func (w *world) wasUnseen(v *version, f *Fence, now moment) bool {
 	u, err := f.since(now)
 	if err != nil {
 		w.t.Fatal(err)

@@ -33,14 +33,16 @@ func (w *Watermark) keysetExprs() []string {
 
 // keysetColumns are (cursor, key) as they are ordered and compared. Types
 // whose comparison operators may live outside pg_catalog are compared as text
-// under a fixed collation, so that ORDER BY and the row comparison always agree.
+// under a fixed collation, so that ORDER BY and the row comparison always agree. They
+// are qualified, since ORDER BY takes a bare name for what is selected under it, such
+// as the text of an address, which has another order.
 func (w *Watermark) keysetColumns() []string {
 	out := make([]string, len(w.keyset))
 	for i, at := range w.keyset {
 		c := w.Table.Columns[at]
-		out[i] = catalog.Quote(c.Name)
+		out[i] = catalog.Quote(w.Table.Name) + "." + catalog.Quote(c.Name)
 		if c.Base == "" {
-			out[i] = "(" + catalog.Quote(c.Name) + `::text COLLATE "C")`
+			out[i] = "(" + out[i] + `::text COLLATE "C")`
 		}
 	}
 	return out

@@ -28,7 +28,7 @@ type session struct {
 	standby bool
 	now     snapshot
 	text    string            // of now
-	next    uint64            // see Fence.Next
+	next    uint64            // above the id of every transaction that had written before the snapshot
 	from    uint64            // where the write-ahead log was before the snapshot
 	to      uint64            // and after it
 	open    []openTransaction // open before the snapshot
@@ -75,9 +75,20 @@ func (s *session) begin(ctx context.Context, tables []*catalog.Table) error {
 	if err := s.hold(ctx, tables); err != nil {
 		return err
 	}
+	var names []string
+	for _, t := range tables {
+		if !t.IsQuery() {
+			names = append(names, t.SQLName())
+		}
+	}
 	var age uint64
-	if err := s.tx.QueryRow(ctx, settings, s.rows.Table.Schema, statementTimeout(ctx)).Scan(&s.text, &age, &s.to); err != nil {
+	var hidden *string
+	if err := s.tx.QueryRow(ctx, settings, s.rows.Table.Schema, statementTimeout(ctx), names).Scan(&s.text, &age, &s.to, &hidden); err != nil {
 		return fmt.Errorf("opening the snapshot: %w", err)
+	}
+	if hidden != nil {
+		return fault.Fix(fmt.Errorf("row-level security may hide rows of %s", *hidden),
+			"ALTER ROLE "+catalog.Quote(s.conn.Conn().Config().User)+" BYPASSRLS, or have a role that owns the table read it")
 	}
 	if s.now, err = parseSnapshot(s.text); err != nil {
 		return err
@@ -167,7 +178,8 @@ func wide(s snapshot, age uint64) uint64 {
 // Of a transaction without an id, age counts to the one that the next gets: on a
 // standby it is the only thing that tells it.
 const settings = `
-	SELECT pg_current_snapshot()::text, (age('3'::xid)::bigint + 4294967296) % 4294967296, (` + logPosition + `)::bigint FROM (SELECT
+	SELECT pg_current_snapshot()::text, (age('3'::xid)::bigint + 4294967296) % 4294967296, (` + logPosition + `)::bigint,
+	       (SELECT string_agg(name, ', ') FROM unnest($3::text[]) AS name WHERE row_security_active(name::regclass)) FROM (SELECT
 	       set_config('datestyle', 'ISO, YMD', true), set_config('timezone', 'UTC', true),
 	       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
 	       set_config('search_path', quote_ident($1) || ', public', true),

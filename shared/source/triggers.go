@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -27,7 +28,8 @@ const changeLog = `
 		id     bigint GENERATED ALWAYS AS IDENTITY,
 		key    text[]                       -- of the changed row, as text; null: the table was truncated
 	);
-	CREATE INDEX IF NOT EXISTS change_log_by_feed ON tidemark.change_log (feed, tenant, xid, id)`
+	CREATE INDEX IF NOT EXISTS change_log_by_feed ON tidemark.change_log (feed, tenant, xid, id);
+	CREATE INDEX IF NOT EXISTS change_log_truncations ON tidemark.change_log (feed, xid) WHERE key IS NULL`
 
 // function is the name of one of the feed's trigger functions.
 func (f *logFeed) function(event string) string {
@@ -56,6 +58,24 @@ func (f *logFeed) functions() map[string]string {
 		"old":      insert("OLD"),
 		"truncate": fmt.Sprintf("INSERT INTO tidemark.change_log (feed) VALUES (%s)", literal(f.name())),
 	}
+}
+
+// forms are the settings of the functions under which the text of a key is what a read
+// of ours takes it for, whatever the session that writes the table has set. Where the
+// text does not depend on any it costs nothing.
+func (f *logFeed) forms() string {
+	logged := make([]catalog.Column, 0, len(f.rows.key)+len(f.rows.Filters))
+	for _, at := range f.rows.key {
+		logged = append(logged, f.rows.Table.Columns[at])
+	}
+	for _, filter := range f.rows.Filters {
+		logged = append(logged, *f.rows.Table.Column(filter.Column))
+	}
+	plain := []string{"bool", "int2", "int4", "int8", "numeric", "text", "varchar", "bpchar", "name", "uuid"}
+	if !slices.ContainsFunc(logged, func(c catalog.Column) bool { return !slices.Contains(plain, c.Base) }) {
+		return ""
+	}
+	return " SET datestyle = 'ISO, YMD' SET timezone = 'UTC' SET intervalstyle = 'iso_8601' SET extra_float_digits = 1"
 }
 
 // triggers are the triggers by which the functions are called.
@@ -88,7 +108,7 @@ func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "'
 // The triggers wait for transactions that are writing the table, and not long: others
 // wait behind them.
 func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
-	pool, err := f.writable(ctx, source)
+	pool, err := writable(ctx, source, f.primary)
 	if err != nil {
 		return err
 	}
@@ -104,8 +124,8 @@ func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
 		}
 		for event, body := range f.functions() {
 			name := "tidemark." + catalog.Quote(f.function(event))
-			if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %s; COMMENT ON FUNCTION %s() IS %s",
-				name, literal("BEGIN "+body+"; RETURN NULL; END"), name, literal(f.name()))); err != nil {
+			if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER%s AS %s; COMMENT ON FUNCTION %s() IS %s",
+				name, f.forms(), literal("BEGIN "+body+"; RETURN NULL; END"), name, literal(f.name()))); err != nil {
 				return err
 			}
 		}
@@ -125,6 +145,33 @@ func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
 	if err != nil {
 		err = f.rows.Table.Explain(ctx, pool, err, []catalog.Right{{Privilege: "TRIGGER"}, {Privilege: "SELECT"}})
 		return fmt.Errorf("installing the triggers of %s: %w", f.rows.Table.Name, err)
+	}
+	if pool != source {
+		return replayed(ctx, pool, source)
+	}
+	return nil
+}
+
+// patience is how long a standby is waited for; runs after it find out for themselves.
+const patience = 10 * time.Second
+
+// replayed waits until a standby has what its primary has committed, and not for long.
+func replayed(ctx context.Context, primary, standby *pgxpool.Pool) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var end string
+	if err := primary.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn()::text`).Scan(&end); err != nil {
+		return fmt.Errorf("asking the primary how far its log goes: %w", err)
+	}
+	for done := false; !done; {
+		if err := standby.QueryRow(ctx, `SELECT coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, true)`, end).Scan(&done); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("asking the standby how far it is: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 	return nil
 }
@@ -146,7 +193,7 @@ func actAsOwner(ctx context.Context, tx pgx.Tx) error {
 
 // writable is the pool of the server that takes writes: the source, or, where that is
 // a standby, its primary, if the control plane is there.
-func (f *logFeed) writable(ctx context.Context, source *pgxpool.Pool) (*pgxpool.Pool, error) {
+func writable(ctx context.Context, source, control *pgxpool.Pool) (*pgxpool.Pool, error) {
 	const who = `SELECT pg_is_in_recovery(), (SELECT system_identifier FROM pg_control_system()), current_database()`
 	type server struct {
 		standby  bool
@@ -160,12 +207,12 @@ func (f *logFeed) writable(ctx context.Context, source *pgxpool.Pool) (*pgxpool.
 	if !here.standby {
 		return source, nil
 	}
-	if f.primary != nil {
-		if err := f.primary.QueryRow(ctx, who).Scan(&there.standby, &there.system, &there.database); err != nil {
+	if control != nil {
+		if err := control.QueryRow(ctx, who).Scan(&there.standby, &there.system, &there.database); err != nil {
 			return nil, fmt.Errorf("asking for the primary of the source: %w", err)
 		}
 		if !there.standby && there.system == here.system && there.database == here.database {
-			return f.primary, nil
+			return control, nil
 		}
 	}
 	return nil, fault.Fix(fmt.Errorf("%w, where no trigger can be made and no log trimmed", ErrStandby),
@@ -190,12 +237,12 @@ func feeds(p *pipeline.Pipeline) []string {
 }
 
 // RemoveTriggers drops the triggers of ours on tables that the pipeline no longer
-// follows by them, and what they logged. It returns the names of their feeds.
-func RemoveTriggers(ctx context.Context, source *pgxpool.Pool, p *pipeline.Pipeline) ([]string, error) {
+// follows by them, and what they logged. It returns the names of their feeds. control
+// is where the control plane is: of a standby, the triggers are its primary's.
+func RemoveTriggers(ctx context.Context, source, control *pgxpool.Pool, p *pipeline.Pipeline) ([]string, error) {
 	keep := feeds(p)
-	var standby bool
 	rows, err := source.Query(ctx, `
-		SELECT p.proname, obj_description(p.oid, 'pg_proc'), pg_is_in_recovery() FROM pg_proc p
+		SELECT p.proname, obj_description(p.oid, 'pg_proc') FROM pg_proc p
 		 WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'tidemark') AND p.proname ~ '^log_[0-9a-f]{16}_[a-z]+$'`)
 	if err != nil {
 		return nil, fmt.Errorf("looking for triggers: %w", err)
@@ -203,7 +250,7 @@ func RemoveTriggers(ctx context.Context, source *pgxpool.Pool, p *pipeline.Pipel
 	var function string
 	var feed *string
 	surplus := map[string][]string{}
-	if _, err := pgx.ForEachRow(rows, []any{&function, &feed, &standby}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&function, &feed}, func() error {
 		if feed == nil {
 			return nil
 		}
@@ -211,13 +258,17 @@ func RemoveTriggers(ctx context.Context, source *pgxpool.Pool, p *pipeline.Pipel
 			surplus[*feed] = append(surplus[*feed], function)
 		}
 		return nil
-	}); err != nil || standby {
+	}); err != nil || len(surplus) == 0 {
+		return nil, err
+	}
+	pool, err := writable(ctx, source, control)
+	if err != nil {
 		return nil, err
 	}
 	var removed []string
 	var errs []error
 	for feed, functions := range surplus {
-		if err := removeFeed(ctx, source, feed, functions); err != nil {
+		if err := removeFeed(ctx, pool, feed, functions); err != nil {
 			errs = append(errs, fmt.Errorf("removing the triggers of %s: %w", feed, err))
 			continue
 		}

@@ -49,6 +49,7 @@ type LogBatch struct {
 
 	shapes map[*pgoutput.Relation]*shape
 	keys   [][]string // of rows that the log does not hold whole
+	by     []uint32   // the transactions that wrote those
 	copied bool       // some of them were read already
 }
 
@@ -103,6 +104,9 @@ func (w *LogBatch) Write(ctx context.Context, rows *rowwire.Transcoder, c wal.Ch
 		return err
 	}
 	w.keys = append(w.keys, key)
+	if n := len(w.by); n == 0 || w.by[n-1] != c.XID {
+		w.by = append(w.by, c.XID)
+	}
 	return nil
 }
 
@@ -254,7 +258,7 @@ func (w *LogBatch) Complete(ctx context.Context, rows *rowwire.Transcoder) error
 	if len(w.keys) == 0 {
 		return nil
 	}
-	s, err := openSession(ctx, w.Source, w.Rows)
+	s, err := w.after(ctx)
 	if err != nil {
 		return err
 	}
@@ -276,8 +280,42 @@ func (w *LogBatch) Complete(ctx context.Context, rows *rowwire.Transcoder) error
 			return err
 		}
 	}
-	w.keys, w.copied = nil, true
+	w.keys, w.by, w.copied = nil, nil, true
 	return s.copy(ctx, rows, w.presentSQL("SELECT * FROM unnest("+strings.Join(names, ", ")+") AS keys"))
+}
+
+// sightTime is how long a transaction that is in the log is waited for to be seen.
+const sightTime = 5 * time.Second
+
+// after opens a session that sees the transactions of the rows to be read. A commit is
+// in the log before others see it, and long before where it waits for a synchronous
+// standby: until then the table shows the rows as they were.
+func (w *LogBatch) after(ctx context.Context) (*session, error) {
+	for began := time.Now(); ; {
+		s, err := openSession(ctx, w.Source, w.Rows)
+		if err != nil {
+			return nil, err
+		}
+		snapshot, err := wal.ParseSnapshot(s.text)
+		if err == nil && !slices.ContainsFunc(w.by, func(xid uint32) bool { return !snapshot.Sees(xid) }) {
+			return s, nil
+		}
+		s.Close(ctx)
+		if err == nil && time.Since(began) > sightTime {
+			err = &fault.Error{
+				Class: fault.Transient, Err: fmt.Errorf("transactions that wrote %s are in the log and cannot be seen yet", w.Table.Name),
+				Remedy: "the next run reads them; if it goes on, see whether commits wait for a synchronous standby: pg_stat_activity, wait_event SyncRep",
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for transactions to be seen: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // At is the source's clock before the pull.

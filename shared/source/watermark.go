@@ -220,7 +220,7 @@ func (r *watermarkRead) prepareLate(ctx context.Context) error {
 		}
 		return nil
 	}
-	if p.postponed() {
+	if p.postponed(r.moment()) {
 		return nil
 	}
 	u, err := p.Fence.since(r.moment())
@@ -266,7 +266,7 @@ func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Po
 	if r.previous != nil {
 		before = r.previous.Fence
 	}
-	if r.previous != nil && r.previous.postponed() {
+	if r.previous != nil && r.previous.postponed(r.moment()) {
 		p.Fence = before
 		return p, nil
 	}
@@ -274,7 +274,7 @@ func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Po
 	for i, t := range r.open {
 		open[i] = Open{ID: t.id, Floor: r.w.startFloor(t.began)}
 	}
-	p.Fence = next(before, open, r.moment(), r.w.floor(r.since, p))
+	p.Fence = r.w.fence(p, before, open, r.moment(), r.since)
 	if err := r.see(ctx, p); err != nil {
 		return nil, err
 	}
@@ -325,7 +325,9 @@ func (r *watermarkRead) see(ctx context.Context, p *Position) error {
 // postponed says that late rows are looked for only when the drain is through:
 // while the look-back has no lower bound, each look would read all that was
 // drained so far. The fence stays where it was, so that none is lost; a row that
-// was drained after the fence was set may come once more.
-func (p *Position) postponed() bool {
-	return p.More && p.Cursor != nil && p.Fence.lower() == nil
+// was drained after the fence was set may come once more. Where an earlier state is
+// drained than that of the fence, rows behind the cursor are new to it which the fence
+// counts as seen: there it is set anew.
+func (p *Position) postponed(now moment) bool {
+	return p.More && p.Cursor != nil && p.Fence.lower() == nil && !p.Fence.ahead(now)
 }

@@ -176,7 +176,7 @@ func TestKeysetSQL(t *testing.T) {
 	w.Filters = append(w.Filters, Filter{"code", "acme"})
 	got = append(got, w.filterSQL())
 	want := []string{
-		`("up""dated", ("code"::text COLLATE "C"), "id")`,
+		`("T"."up""dated", ("T"."code"::text COLLATE "C"), "T"."id")`,
 		`(current_setting('tidemark.at_0')::pg_catalog."timestamptz", (current_setting('tidemark.at_1')::pg_catalog."text" COLLATE "C"), current_setting('tidemark.at_2')::pg_catalog."int8")`,
 		``,
 		` AND "tenant" = current_setting('tidemark.filter_0')::pg_catalog."uuid"`,

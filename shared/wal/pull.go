@@ -65,6 +65,7 @@ type Pulled struct {
 	// transactions whose commit record begins below it were handed over, by this pull and those before.
 	Upto         pgoutput.LSN
 	More         bool // the limit ended the pull: there may be more below the log's end
+	Messages     int  // what the limit counts
 	Changes      int
 	Transactions int // with changes of our tables
 }
@@ -162,7 +163,7 @@ func (p *pull) peek(ctx context.Context, cancel func(), conn *pgx.Conn, slot str
 // result is what the messages amount to. Where the limit did not end the pull,
 // it went at least to upto, or past it by the record that spans it.
 func (p *pull) result(limit int) Pulled {
-	p.done.More = limit > 0 && p.messages >= limit
+	p.done.Messages, p.done.More = p.messages, limit > 0 && p.messages >= limit
 	p.done.Upto = p.end
 	if !p.done.More {
 		p.done.Upto = max(p.upto, p.end)

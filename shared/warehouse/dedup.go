@@ -48,11 +48,14 @@ const (
 // refuses to start a job whose estimate is over maxBytes.
 func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBytes int64, labels map[string]string) (Cleanup, error) {
 	var done Cleanup
-	bounds, err := t.bounds(partitions)
+	client, err := c.restClient(ctx)
 	if err != nil {
 		return done, err
 	}
-	client, err := c.restClient(ctx)
+	if t, err = t.partitioned(ctx, client); err != nil {
+		return done, err
+	}
+	bounds, err := t.bounds(partitions)
 	if err != nil {
 		return done, err
 	}
@@ -64,6 +67,31 @@ func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBy
 		}
 	}
 	return done, nil
+}
+
+// partitioned is the table with the column that it is partitioned by, which is asked
+// of the log where the table has none.
+func (t *Table) partitioned(ctx context.Context, client *bigquery.Client) (*Table, error) {
+	if t.Partition == nil || t.column(t.Partition.Column) != nil {
+		return t, nil
+	}
+	log, err := client.Dataset(t.Dataset).Table(t.LogName()).Metadata(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("looking at %s: %w", t.LogName(), err)
+	}
+	kind := rowwire.Timestamp
+	for _, f := range log.Schema {
+		switch {
+		case f.Name != t.Partition.Column:
+		case f.Type == bigquery.DateFieldType:
+			kind = rowwire.Date
+		case f.Type == bigquery.DateTimeFieldType:
+			kind = rowwire.DateTime
+		}
+	}
+	with := *t
+	with.Columns = append(slices.Clone(t.Columns), Column{Name: t.Partition.Column, Kind: kind})
+	return &with, nil
 }
 
 func dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxBytes int64, done *Cleanup) error {

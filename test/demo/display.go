@@ -60,8 +60,8 @@ func (d *display) table(s state, activity *sample.Counters) string {
 }
 
 func did(activity *sample.Counters) string {
-	return fmt.Sprintf("%s rows inserted, %s updated; %s transactions committed late; %s updated many rows at once; %s rolled back",
-		thousands(activity.Inserted.Load()), thousands(activity.Updated.Load()), thousands(activity.Late.Load()),
+	return fmt.Sprintf("%s rows inserted, %s updated, %s deleted; %s transactions committed late; %s updated many rows at once; %s rolled back",
+		thousands(activity.Inserted.Load()), thousands(activity.Updated.Load()), thousands(activity.Deleted.Load()), thousands(activity.Late.Load()),
 		thousands(activity.Bulk.Load()), thousands(activity.RolledBack.Load()))
 }
 

@@ -11,9 +11,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/api/googleapi"
 	"google.golang.org/api/iterator"
+
+	"github.com/tidemark-data/tidemark/shared/pipeline"
 )
 
-// side is one side of a table.
+// side is one side of a table, without what is marked as deleted.
 type side struct {
 	rows   int64
 	newest time.Time // updated_at; zero without rows
@@ -51,7 +53,7 @@ func (d *demo) measure(ctx context.Context) (state, error) {
 		if t.bigquery, err = d.bigQuerySide(ctx, table.Name); err != nil {
 			return s, fmt.Errorf("looking at %s in BigQuery: %w", table.Name, err)
 		}
-		if t.postgres, err = d.postgresSide(ctx, table.Name); err != nil {
+		if t.postgres, err = d.postgresSide(ctx, &table); err != nil {
 			return s, fmt.Errorf("looking at %s in Postgres: %w", table.Name, err)
 		}
 		s.tables = append(s.tables, t)
@@ -77,10 +79,14 @@ func (d *demo) view(table string) string {
 	return d.client.Project() + "." + d.pipeline.Dataset + "." + table
 }
 
-func (d *demo) postgresSide(ctx context.Context, table string) (side, error) {
+func (d *demo) postgresSide(ctx context.Context, table *pipeline.Table) (side, error) {
 	var s side
 	var newest *time.Time
-	err := d.conn.QueryRow(ctx, "SELECT count(*), max(updated_at) FROM "+pgx.Identifier{table}.Sanitize()).Scan(&s.rows, &newest)
+	rows := pgx.Identifier{table.Name}.Sanitize()
+	if table.Query != "" {
+		rows = "(" + table.Query + ") AS query"
+	}
+	err := d.conn.QueryRow(ctx, "SELECT count(*), max(updated_at) FROM "+rows).Scan(&s.rows, &newest)
 	if newest != nil {
 		s.newest = *newest
 	}
@@ -92,7 +98,7 @@ func (d *demo) postgresSide(ctx context.Context, table string) (side, error) {
 
 func (d *demo) bigQuerySide(ctx context.Context, table string) (side, error) {
 	var s side
-	row, err := d.firstRow(ctx, "SELECT COUNT(*), MAX(updated_at) FROM `"+d.view(table)+"`")
+	row, err := d.firstRow(ctx, "SELECT COUNT(*), MAX(updated_at) FROM `"+d.view(table)+"` WHERE NOT _deleted")
 	if err != nil || row == nil {
 		return s, err
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/big"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/api/iterator"
 
 	"github.com/tidemark-data/tidemark/shared/pipeline"
@@ -19,8 +21,14 @@ type findings struct {
 	tables []parity.Report
 	scores scoreReport
 	took   time.Duration // to catch up
-	// versions of rows that Dedup has left in each table's log.
-	versions map[string]int64
+	kept   []kept        // of each table
+	labels int64         // that have another name than they were seeded with
+}
+
+// kept is what a table holds beside its current rows.
+type kept struct {
+	versions int64 // of rows, that Dedup has left in its log
+	deleted  int64 // rows that are gone in Postgres, marked
 }
 
 func (f findings) agree() bool {
@@ -76,7 +84,14 @@ func (d *demo) catchUp(ctx context.Context) (findings, error) {
 func (d *demo) compare(ctx context.Context) (findings, error) {
 	var found findings
 	for _, table := range d.pipeline.Tables {
-		report, err := parity.Compare(ctx, d.conn, d.client, parity.Table{Name: table.Name, View: d.view(table.Name)})
+		compared := parity.Table{Name: table.Name, View: d.view(table.Name)}
+		if table.Query != "" {
+			if err := d.materialize(ctx, &table); err != nil {
+				return found, err
+			}
+			compared.Schema = "pg_temp"
+		}
+		report, err := parity.Compare(ctx, d.conn, d.client, compared)
 		if err != nil {
 			return found, err
 		}
@@ -85,6 +100,20 @@ func (d *demo) compare(ctx context.Context) (findings, error) {
 	var err error
 	found.scores, err = d.compareScores(ctx)
 	return found, err
+}
+
+// materialize makes a temporary table of what a query returns: rows are told apart by
+// a primary key.
+func (d *demo) materialize(ctx context.Context, table *pipeline.Table) error {
+	name, key := pgx.Identifier{"pg_temp", table.Name}.Sanitize(), make([]string, len(table.Key))
+	for i, column := range table.Key {
+		key[i] = pgx.Identifier{column}.Sanitize()
+	}
+	if _, err := d.conn.Exec(ctx, fmt.Sprintf("DROP TABLE IF EXISTS %[1]s; CREATE TABLE %[1]s AS %[2]s; ALTER TABLE %[1]s ADD PRIMARY KEY (%[3]s)",
+		name, table.Query, strings.Join(key, ", ")), pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("running the query of %s: %w", table.Name, err)
+	}
+	return nil
 }
 
 // compareScores runs the pipeline's own query and looks for each of its rows in
@@ -168,28 +197,41 @@ func (d *demo) dedup(ctx context.Context, found *findings) error {
 	if err := d.stack.Push(ctx, "Dedup", fmt.Sprintf(`{"pipeline":%q}`, d.pipeline.Name)); err != nil {
 		return err
 	}
-	found.versions = map[string]int64{}
 	for _, table := range d.pipeline.Tables {
-		row, err := d.firstRow(ctx, "SELECT COUNT(*) FROM `"+d.view(table.Name+"_log")+"`")
+		row, err := d.firstRow(ctx, "SELECT (SELECT COUNT(*) FROM `"+d.view(table.Name+"_log")+"`), (SELECT COUNTIF(_deleted) FROM `"+d.view(table.Name)+"`)")
 		if err != nil {
 			return fmt.Errorf("counting the versions of %s: %w", table.Name, err)
 		}
+		var k kept
 		if row != nil {
-			found.versions[table.Name], _ = row[0].(int64)
+			k.versions, _ = row[0].(int64)
+			k.deleted, _ = row[1].(int64)
 		}
+		found.kept = append(found.kept, k)
+	}
+	if err := d.conn.QueryRow(ctx, "SELECT count(*) FROM tags WHERE label NOT LIKE 'tag %'").Scan(&found.labels); err != nil {
+		return fmt.Errorf("counting the renamed labels: %w", err)
 	}
 	return nil
 }
 
 func (d *demo) summarize(found findings) {
 	say(d.out, "\nIn %.0f s the application: %s.\nBoth sides were compared %.1f s after it stopped:\n\n", d.written.Seconds(), did(&d.activity), found.took.Seconds())
-	for _, report := range found.tables {
-		if report.Agrees() {
-			say(d.out, "  %-16s %10s rows, every value equal; %s versions in its log\n",
-				report.Table, thousands(int64(report.Postgres)), thousands(found.versions[report.Table]))
-		} else {
+	for i, report := range found.tables {
+		if !found.agree() {
 			say(d.out, "  %v\n", report)
+			continue
 		}
+		table := &d.pipeline.Tables[i]
+		by, after := string(table.Capture.Method), ""
+		if table.Query != "" {
+			by, after = "query", fmt.Sprintf("; %s labels were renamed", thousands(found.labels))
+		}
+		if n := found.kept[i].deleted; n > 0 {
+			after = fmt.Sprintf("; %s deleted rows are kept, marked", thousands(n))
+		}
+		say(d.out, "  %-16s %10s rows by %-9s every value equal; %s versions in its log%s\n",
+			report.Table, thousands(int64(report.Postgres)), by+",", thousands(found.kept[i].versions), after)
 	}
 	if found.scores.wrong == 0 {
 		say(d.out, "  %-16s %10s computed in BigQuery, each back in contacts\n", "scores", thousands(int64(found.scores.computed)))

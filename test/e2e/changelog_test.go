@@ -281,3 +281,19 @@ func TestFullReadsAgain(t *testing.T) {
 		t.Errorf("progress %s", got)
 	}
 }
+
+// TestResyncLeavesWhatItCannotRead: a row that is rejected by a resync is not a deleted
+// one, and neither is any other taken for one.
+func TestResyncLeavesWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, changelogFile(", deletes: hard"), `CREATE TABLE orders (id bigint PRIMARY KEY, status numeric)`, `INSERT INTO orders SELECT n, n FROM generate_series(1, 10) n`)
+	w.tick()
+	w.exec(`UPDATE orders SET status = 'NaN' WHERE id = 3`)
+	must(t, w.extractOn(w.product, `{"full":true}`))
+	if n := w.count("SELECT COUNT(*) FROM shop.orders WHERE id = 3"); n != 1 {
+		t.Errorf("the row that was rejected is there %d times", n)
+	}
+	w.exec(`UPDATE orders SET status = 3.5 WHERE id = 3; DELETE FROM orders WHERE id = 4`)
+	w.tick()
+	w.same("shop", "orders")
+}

@@ -32,7 +32,7 @@ import (
 type declaration struct {
 	Owner      string            `json:"owner"`
 	Users      map[string]string `json:"users"`
-	Tables     []relation        `json:"tables"`
+	Tables     []readable        `json:"tables"`
 	ExtraReads []relation        `json:"extra_reads"`
 	Targets    []writable        `json:"targets"`
 }
@@ -41,6 +41,16 @@ type relation struct {
 	Schema string `json:"schema"`
 	Table  string `json:"table"`
 }
+
+// readable has triggers of ours, or the pipeline whose slot follows it, or neither.
+type readable struct {
+	relation
+
+	Trigger bool   `json:"trigger"`
+	WAL     string `json:"wal"`
+}
+
+func read(schema, table string) readable { return readable{relation: relation{schema, table}} }
 
 type writable struct {
 	relation
@@ -161,7 +171,11 @@ type deployed struct {
 // server's, and the application, whose role the administrator is a member of.
 func deploy(t *testing.T, file, sql string) *deployed {
 	t.Helper()
-	address := postgres.NewDatabase(t)
+	return deployOn(t, postgres.NewDatabase(t), file, sql)
+}
+
+func deployOn(t *testing.T, address, file, sql string) *deployed {
+	t.Helper()
 	w := newWorldOn(t, address, file)
 	w.product = nil // it came as the superuser
 	database := w.value("SELECT current_database()")
@@ -170,7 +184,7 @@ func deploy(t *testing.T, file, sql string) *deployed {
 		declaration: declaration{
 			Owner:  "tidemark " + database,
 			Users:  map[string]string{},
-			Tables: []relation{{appSchema, "items"}, {appSchema, "parts"}},
+			Tables: []readable{read(appSchema, "items"), read(appSchema, "parts")},
 			Targets: []writable{
 				{relation{appSchema, targetTable}, []string{targetKey}, []string{targetColumn, "tier", "label"}, false},
 				{relation{appSchema, "leads"}, []string{"email"}, []string{"tier"}, true},
@@ -298,6 +312,8 @@ func (d *deployed) rights() []right {
 			UNION ALL
 			SELECT format('REVOKE %s ON DATABASE %I FROM %I', a.privilege_type, b.datname, r.rolname)
 			  FROM pg_database b, aclexplode(b.datacl) a WHERE a.grantee = r.oid
+			UNION ALL
+			SELECT format('ALTER ROLE %I NOREPLICATION', r.rolname) WHERE r.rolreplication
 			UNION ALL
 			SELECT format('REVOKE %I FROM %I GRANTED BY %I', g.rolname, r.rolname, pg_get_userbyid(m.grantor))
 			  FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname <> 'pg_read_all_stats'
@@ -462,7 +478,7 @@ func TestPrivilegesFollowTheDeclaration(t *testing.T) {
 	t.Parallel()
 	d := deploy(t, appFile(), appSQL())
 	d.mustGrant()
-	d.Tables = []relation{{"kinds", "orders"}, {"no schema", "orders"}, {appSchema, "parts"}}
+	d.Tables = []readable{read("kinds", "orders"), read("no schema", "orders"), read(appSchema, "parts")}
 	d.Targets = []writable{
 		{relation{appSchema, targetTable}, []string{targetKey}, []string{"tier", "size"}, false},
 		{relation{appSchema, "absent"}, []string{"id"}, []string{"x"}, true},
@@ -518,7 +534,7 @@ reverse_etl:
 		CREATE TABLE app.notes (id int PRIMARY KEY, organization_id int NOT NULL, name text, updated_at timestamptz NOT NULL DEFAULT clock_timestamp());
 		CREATE INDEX ON app.notes (updated_at, id);
 		INSERT INTO app.notes VALUES (1, 1)`)
-	d.Tables = []relation{{"app", "notes"}}
+	d.Tables = []readable{read("app", "notes")}
 	d.Targets = []writable{{relation{"app", "notes"}, []string{"id"}, []string{"name"}, false}}
 	d.mustGrant()
 	for _, function := range functionNames() {
@@ -573,7 +589,7 @@ func TestPrivilegesByAnyAdministrator(t *testing.T) {
 	d.exec(fmt.Sprintf(`REVOKE %s FROM %s`, d.app, d.admin))
 	d.exec(fmt.Sprintf(`GRANT SELECT ON ALL TABLES IN SCHEMA %s TO %s`, ident(appSchema), d.admin)) // so that GRANT only warns
 	d.exec(fmt.Sprintf(`GRANT CREATE, USAGE ON SCHEMA %s TO %s`, ident(appSchema), d.admin))
-	d.Tables = append(d.Tables, relation{appSchema, "unlisted"})
+	d.Tables = append(d.Tables, read(appSchema, "unlisted"))
 	_, err = d.grant()
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "42501" || !strings.Contains(refused.Message, "unlisted") || !strings.Contains(refused.Hint, d.admin) {

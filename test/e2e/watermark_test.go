@@ -169,3 +169,14 @@ func TestManyRowsOfOneInstantInSmallBatches(t *testing.T) {
 	w.tick()
 	w.once("shop", "items")
 }
+
+// TestTiesOfAnAddress: rows of one instant are taken in the order of their keys, which
+// is not that of the keys' texts.
+func TestTiesOfAnAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, itemsFile("batch_rows: 7"), `CREATE TABLE items (a inet PRIMARY KEY, id int, updated_at timestamptz NOT NULL); CREATE INDEX ON items (updated_at, a)`)
+	w.tick()
+	w.exec(`INSERT INTO items SELECT inet '10.0.0.0' + n, n, '2026-01-01' FROM generate_series(1, 200) n`)
+	w.tick()
+	w.once("shop", "items")
+}

@@ -94,6 +94,15 @@ func version(path string) int {
 	return n
 }
 
+// Program is the path of another program of the server's packages, such as pgbench.
+func (s *Server) Program(name string) (string, error) {
+	path := filepath.Join(s.bin, name)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("finding %s beside the server (it may be in a package of its own, such as postgresql-contrib): %w", name, err)
+	}
+	return path, nil
+}
+
 // run runs one of the server's programs to its end and puts what it printed
 // into the error.
 func run(cmd *exec.Cmd) error {

@@ -1,8 +1,9 @@
 // Package sample is the demo's application: a messaging service with several
 // organizations as tenants. It creates its tables, seeds them, and then keeps
-// inserting and updating the way applications do that make a sync lose rows:
-// transactions that commit long after the time they stamped on their rows, updates
-// that give hundreds of rows one updated_at, and rollbacks that leave gaps.
+// writing the way applications do that make a sync lose rows: transactions that
+// commit long after the time they stamped on their rows, updates that give hundreds of
+// rows one updated_at, rollbacks that leave gaps, deletes, and labels renamed that
+// many rows of other tables are shown with.
 package sample
 
 import (

@@ -32,6 +32,7 @@ type Activity struct {
 type Counters struct {
 	Inserted   atomic.Int64 // rows, committed
 	Updated    atomic.Int64 // rows, committed
+	Deleted    atomic.Int64 // rows, committed
 	Late       atomic.Int64 // transactions that stayed open before they committed
 	Bulk       atomic.Int64 // transactions that gave many rows one updated_at
 	RolledBack atomic.Int64 // transactions
@@ -191,16 +192,19 @@ var errRolledBack = errors.New("rolled back on purpose")
 func (w *writer) commit(ctx context.Context, changes []change, before func() error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), atMostTakes)
 	defer cancel()
-	var inserted, updated int64
+	var inserted, updated, deleted int64
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 		for _, c := range changes {
 			done, err := tx.Exec(ctx, c.statement, c.args...)
 			if err != nil {
 				return fmt.Errorf("running %s: %w", c.statement, err)
 			}
-			if done.Insert() {
+			switch {
+			case done.Insert():
 				inserted += done.RowsAffected()
-			} else {
+			case done.Delete():
+				deleted += done.RowsAffected()
+			default:
 				updated += done.RowsAffected()
 			}
 		}
@@ -214,6 +218,7 @@ func (w *writer) commit(ctx context.Context, changes []change, before func() err
 	}
 	w.counters.Inserted.Add(inserted)
 	w.counters.Updated.Add(updated)
+	w.counters.Deleted.Add(deleted)
 	return nil
 }
 
@@ -238,8 +243,15 @@ func (w *writer) changes() []change {
 		}}
 	case n < 77:
 		return []change{w.newContact(), w.newMessage()}
-	case n < 84:
-		return []change{w.newTagging()}
+	case n < 81:
+		return []change{w.newTagging(w.id(w.contacts))}
+	case n < 83:
+		return []change{untagging(w.id(w.contacts))}
+	case n < 84: // its tag may come again
+		contact := w.id(w.contacts)
+		return []change{untagging(contact), w.newTagging(contact)}
+	case n < 86:
+		return []change{{"DELETE FROM flow_results WHERE contact_id = $1", []any{w.id(w.contacts)}}}
 	case n < 92:
 		return []change{w.newAnswers(), w.moreAnswers()}
 	case n < 95:
@@ -254,10 +266,14 @@ func (w *writer) changes() []change {
 		}}
 	default:
 		return []change{{
-			"UPDATE tags SET color = $2, updated_at = now() WHERE id = $1",
-			[]any{w.id(w.organizations * tagsPerOrganization), fmt.Sprintf("#%06x", w.IntN(1<<24))},
+			"UPDATE tags SET label = $2 || ' ' || id, color = $3, updated_at = now() WHERE id = $1",
+			[]any{w.id(w.organizations * tagsPerOrganization), pick(w.values, "lead", "VIP", "à rappeler", "常客"), fmt.Sprintf("#%06x", w.IntN(1<<24))},
 		}}
 	}
+}
+
+func untagging(contact int64) change {
+	return change{"DELETE FROM contact_tags WHERE contact_id = $1", []any{contact}}
 }
 
 func (w *writer) newMessage() change { return w.newMessageOf(w.id(w.contacts)) }
@@ -301,12 +317,12 @@ func (w *writer) newContact() change {
 	}
 }
 
-func (w *writer) newTagging() change {
+func (w *writer) newTagging(contact int64) change {
 	return change{
 		"INSERT INTO contact_tags (contact_id, tag_id, weight) SELECT c.id, t.id, $2 FROM contacts c JOIN tags t USING (organization_id) " +
 			"WHERE c.id = $1 ORDER BY t.color LIMIT 1 " +
 			"ON CONFLICT (contact_id, tag_id) DO UPDATE SET weight = excluded.weight, updated_at = now()",
-		[]any{w.id(w.contacts), w.Float32()},
+		[]any{contact, w.Float32()},
 	}
 }
 
