@@ -10,6 +10,7 @@ package extract
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -98,30 +99,21 @@ func (r *Runner) unit(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 		run(func() []error { return r.slot(ctx, u, d) })
 	}
 	_ = group.Wait()
-	r.tidyLog(ctx, u)
+	r.removeTriggers(ctx, u)
 	r.tellLag(ctx, u)
 	r.tellStale(ctx, u)
 	return errs
 }
 
-// tidyLog removes what would be logged for nobody: the triggers of tables that are no
-// longer followed by them, and the changes of tenants that are not followed.
-func (r *Runner) tidyLog(ctx context.Context, u tick.Unit) {
+// removeTriggers drops what was installed for tables that are no longer followed by
+// their change log: every write of theirs would go on to be logged, for nobody.
+func (r *Runner) removeTriggers(ctx context.Context, u tick.Unit) {
 	removed, err := source.RemoveTriggers(ctx, r.Source, r.Control.Pool(), u.Pipeline)
 	if err != nil {
 		slog.WarnContext(ctx, "removing triggers that nothing needs", "error", err)
 	}
 	for _, feed := range removed {
 		slog.InfoContext(ctx, "removed the triggers of a table that is no longer followed by them", "feed", feed)
-	}
-	if u.Pipeline.Tenants == nil {
-		return
-	}
-	purged, err := source.PurgeTenants(ctx, r.Source, u.Pipeline.Name, func(ctx context.Context) ([]string, error) { return r.Control.Tenants(ctx, u.Pipeline.Name) })
-	if err != nil {
-		slog.WarnContext(ctx, "purging the changes of tenants that are not followed", "error", err)
-	} else if purged > 0 {
-		slog.InfoContext(ctx, "purged the changes of tenants that are not followed", "entries", purged)
 	}
 }
 
@@ -340,12 +332,22 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if result.Trim { // what cannot be forgotten now is by the next
-		if err := w.capture.Trim(ctx, w.Source, result.Cursor); err != nil {
-			slog.WarnContext(ctx, "trimming what was consumed", "error", err)
-		}
+	if result.Trim {
+		w.trim(ctx, result.Cursor)
 	}
 	return result.More, nil
+}
+
+// trim has the source forget what was consumed, and what it keeps for tenants that are
+// not followed. What cannot be forgotten now is by the next.
+func (w *work) trim(ctx context.Context, cursor json.RawMessage) {
+	err := w.capture.Trim(ctx, w.Source, cursor)
+	if keyed, ok := w.capture.(*source.Keyed); ok && err == nil && w.from.Pipeline.Tenants != nil {
+		_, err = keyed.Purge(ctx, w.Source, func(ctx context.Context) ([]string, error) { return w.Control.Tenants(ctx, w.unit.Pipeline) })
+	}
+	if err != nil {
+		slog.WarnContext(ctx, "trimming what was consumed", "error", err)
+	}
 }
 
 // resolve settles the batches that were saved before their commit and whose run died

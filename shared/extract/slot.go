@@ -78,12 +78,22 @@ func (r *Runner) slot(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 	if err != nil {
 		return all(err)
 	}
+	defer lease.Release(ctx)
 	s := &slot{Runner: r, from: u, lease: lease}
 	for _, t := range tables {
 		own := unit
 		own.Table = t.Name
+		// Its own lease, too: another version may follow the table by another method (I5).
+		held, err := r.Control.Take(ctx, controlplane.Run{Kind: "extract", Unit: own, MessageID: d.ID})
+		if errors.Is(err, controlplane.ErrHeld) {
+			return all(d.Skipped(err))
+		}
+		if err != nil {
+			return all(err)
+		}
+		defer held.Release(ctx)
 		full := d.Full && (d.Table == "" || d.Table == t.Name)
-		s.tables = append(s.tables, &logged{work: work{Runner: r, from: u, unit: own, spec: t, lease: lease, messageID: d.ID, full: full}})
+		s.tables = append(s.tables, &logged{work: work{Runner: r, from: u, unit: own, spec: t, lease: held, messageID: d.ID, full: full}})
 	}
 	more, err := s.run(lease.Context())
 	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
@@ -97,7 +107,6 @@ func (r *Runner) slot(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 			errs[i] = telemetry.Scope(ctx, fmt.Errorf("extracting %s: %w", t.spec.Name, failure))
 		}
 	}
-	lease.Release(ctx)
 	if err == nil && more {
 		if err := r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Table: tables[0].Name}); err != nil {
 			return all(err)

@@ -147,7 +147,7 @@ func (f *Fence) ahead(now moment) bool { return f.Log > now.from }
 // continues reports whether the fence is that of an earlier read of the same server,
 // as far as can be told: what it knows of open transactions then holds.
 func (f *Fence) continues(now moment) bool {
-	return f != nil
+	return f != nil && f.Standby == now.standby && !f.ahead(now)
 }
 
 // next is the fence of a read that found the given transactions open and whose

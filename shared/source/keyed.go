@@ -111,6 +111,16 @@ func (k *Keyed) Trim(ctx context.Context, source *pgxpool.Pool, cursor json.RawM
 	return nil
 }
 
+// Purge deletes what was logged for tenants other than the known ones.
+func (k *Keyed) Purge(ctx context.Context, source *pgxpool.Pool, known func(context.Context) ([]string, error)) (purged int64, err error) {
+	for _, f := range k.feeds {
+		if log, ok := f.feed.(*logFeed); ok && err == nil {
+			purged, err = log.purge(ctx, source, known)
+		}
+	}
+	return purged, err
+}
+
 // Begin opens a read of the rows whose keys the feeds tell.
 func (k *Keyed) Begin(ctx context.Context, source *pgxpool.Pool, cursor json.RawMessage) (Read, error) {
 	cursors, err := position[keyedCursor](cursor)
@@ -179,7 +189,7 @@ func (r *keyedRead) changed(ctx context.Context, result *Result) (keys string, t
 		}
 		keys := c.keys
 		if f.mapping != "" {
-			keys = strings.ReplaceAll(f.mapping, "{changed}", "("+keys+")")
+			keys = "WITH tidemark_changed AS (" + keys + ") SELECT * FROM (" + strings.ReplaceAll(f.mapping, "{changed}", "tidemark_changed") + "\n) AS stale"
 		}
 		relations = append(relations, r.k.typed(keys))
 	}
@@ -269,6 +279,9 @@ func (f *watermarkFeed) read(ctx context.Context, s *session, cursor json.RawMes
 	p, err := position[Position](cursor)
 	if err != nil {
 		return found, nil, err
+	}
+	if p == nil || p.Fence == nil {
+		return found, nil, &LostError{"the cursor is another method's"}
 	}
 	if err := s.bindFilters(ctx, f.w.Rows); err != nil {
 		return found, nil, err

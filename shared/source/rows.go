@@ -70,6 +70,15 @@ func (r *Rows) basis() string {
 	for _, at := range r.key {
 		fmt.Fprintf(&b, " %s %s", catalog.Quote(r.Table.Columns[at].Name), r.Table.Columns[at].Type)
 	}
+	return b.String() + r.filtered()
+}
+
+// filtered names the columns of the filters.
+func (r *Rows) filtered() string {
+	var b strings.Builder
+	for _, f := range r.Filters {
+		b.WriteString(" of " + catalog.Quote(f.Column))
+	}
 	return b.String()
 }
 

@@ -44,12 +44,12 @@ func (f *logFeed) functions() map[string]string {
 	insert := func(record string) string {
 		keys := make([]string, len(f.rows.key))
 		for i, at := range f.rows.key {
-			keys[i] = record + "." + catalog.Quote(f.rows.Table.Columns[at].Name) + "::pg_catalog.text"
+			keys[i] = output(record, f.rows.Table.Columns[at])
 		}
 		tenant, of := "''", ""
 		if len(f.rows.Filters) > 0 { // a row of no tenant is nobody's (I8)
-			column := record + "." + catalog.Quote(f.rows.Filters[0].Column)
-			tenant, of = column+"::pg_catalog.text", " WHERE "+column+" IS NOT NULL"
+			tenant = output(record, *f.rows.Table.Column(f.rows.Filters[0].Column))
+			of = " WHERE " + tenant + " OPERATOR(pg_catalog.<>) ''"
 		}
 		return fmt.Sprintf("INSERT INTO tidemark.change_log (feed, tenant, key) SELECT %s, %s, ARRAY[%s]%s", literal(f.name()), tenant, strings.Join(keys, ", "), of)
 	}
@@ -101,6 +101,16 @@ func (f *logFeed) trigger(name, when, each, function string) string {
 		catalog.Quote("tidemark_"+f.function(name)), when, f.rows.Table.SQLName(), each, catalog.Quote(f.function(function)))
 }
 
+// output is the text of a column. Of a type that is not built in it is what its output
+// function writes: a cast to text could be anybody's function, and run as our owner.
+func output(record string, c catalog.Column) string {
+	value := record + "." + catalog.Quote(c.Name)
+	if c.Base == "" {
+		return "pg_catalog.format('%s', " + value + ")"
+	}
+	return value + "::pg_catalog.text"
+}
+
 // literal quotes a text constant, where SQL takes no parameter.
 func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
@@ -113,8 +123,11 @@ func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
 		return err
 	}
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '60s', true), pg_advisory_xact_lock($1)`, installLock); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', '9s', true), pg_advisory_xact_lock($1)`, installLock); err != nil {
 			return err
+		}
+		if right, err := f.installed(ctx, tx); err != nil || right {
+			return err // other tenants' cursors are about the triggers that there are
 		}
 		if err := actAsOwner(ctx, tx); err != nil {
 			return err
@@ -125,7 +138,7 @@ func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
 		for event, body := range f.functions() {
 			name := "tidemark." + catalog.Quote(f.function(event))
 			if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER%s AS %s; COMMENT ON FUNCTION %s() IS %s",
-				name, f.forms(), literal("BEGIN "+body+"; RETURN NULL; END"), name, literal(f.name()))); err != nil {
+				name, f.forms(), literal(f.source(body)), name, literal(f.name()))); err != nil {
 				return err
 			}
 		}
@@ -174,6 +187,28 @@ func replayed(ctx context.Context, primary, standby *pgxpool.Pool) error {
 		}
 	}
 	return nil
+}
+
+// source is a function's text. The settings stand in it so that it tells all of the
+// function.
+func (f *logFeed) source(body string) string {
+	return "BEGIN " + body + "; RETURN NULL; END --" + f.forms()
+}
+
+// installed reports whether functions and triggers are there already, as they would be
+// made.
+func (f *logFeed) installed(ctx context.Context, tx pgx.Tx) (right bool, err error) {
+	var names, sources []string
+	for event, body := range f.functions() {
+		names, sources = append(names, f.function(event)), append(sources, f.source(body))
+	}
+	err = tx.QueryRow(ctx, `
+		WITH ours AS (SELECT p.oid, p.proname, p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'tidemark')
+		SELECT (SELECT count(*) FROM unnest($2::text[], $3::text[]) AS f(name, source) JOIN ours ON proname = f.name AND prosrc = f.source) = $4
+		   AND (SELECT count(*) FROM pg_trigger t JOIN ours ON ours.oid = t.tgfoid
+		         WHERE t.tgrelid = $1::regclass AND proname = ANY ($2) AND t.tgenabled IN ('O', 'A')) = $5`,
+		f.rows.Table.SQLName(), names, sources, len(names), len(f.triggers())).Scan(&right)
+	return right, err
 }
 
 // installLock is the advisory lock that serializes installations: "tidelogs" in hex.

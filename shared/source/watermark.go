@@ -36,6 +36,7 @@ type Position struct {
 	At     int64    `json:"at"`     // the cursor value as a number, see family
 	More   bool     `json:"more"`   // the read stopped at its limit
 	Fence  *Fence   `json:"fence"`
+	Leaves Leaves   `json:"leaves,omitempty"` // an attached partition's rows are of no transaction that is looked for
 }
 
 // NewWatermark checks the declaration against the table. Warnings are what
@@ -81,7 +82,7 @@ func (w *Watermark) Basis() string {
 	for _, at := range w.keyset {
 		fmt.Fprintf(&b, " %s %s", catalog.Quote(w.Table.Columns[at].Name), w.Table.Columns[at].Type)
 	}
-	return b.String()
+	return b.String() + w.filtered()
 }
 
 // Start returns the newest row's position.
@@ -121,6 +122,9 @@ func (w *Watermark) Begin(ctx context.Context, source *pgxpool.Pool, cursor json
 	p, err := position[Position](cursor)
 	if err != nil {
 		return nil, err
+	}
+	if p != nil && p.Fence == nil {
+		return nil, &LostError{"the cursor is another method's"}
 	}
 	s, err := openSession(ctx, source, w.Rows)
 	if err != nil {
@@ -252,6 +256,9 @@ func (r *watermarkRead) prepareLate(ctx context.Context) error {
 // the last fresh row, nil if there was none; more says that it stopped at its limit.
 func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Position, error) {
 	p := &Position{More: more}
+	if err := r.attached(ctx, p); err != nil {
+		return nil, err
+	}
 	if r.previous != nil {
 		p.Cursor, p.At = r.previous.Cursor, r.previous.At
 	}
@@ -279,6 +286,26 @@ func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Po
 		return nil, err
 	}
 	return p, nil
+}
+
+// attached notes the partitions, and fails with a *LostError if one came with rows: who
+// wrote those did not write to this table. What else happens to partitions deletes.
+func (r *watermarkRead) attached(ctx context.Context, p *Position) error {
+	rows := *r.w.Rows
+	rows.Deletes = false
+	var before Leaves
+	if r.previous != nil {
+		before = r.previous.Leaves
+	}
+	var missed string
+	var err error
+	if p.Leaves, missed, err = rows.Leaves(ctx, r.tx, before, true); err != nil {
+		return err
+	}
+	if missed != "" {
+		return &LostError{missed}
+	}
+	return nil
 }
 
 // see records which transactions above the oldest running one are visible in

@@ -141,8 +141,9 @@ func TestChangelogWaitsForOpenTransactions(t *testing.T) {
 func TestChangelogThatWasDisabled(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
-		"disabled": `ALTER TABLE orders DISABLE TRIGGER ALL`,
-		"dropped":  `DO $$ DECLARE n text; BEGIN FOR n IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal LOOP EXECUTE format('DROP TRIGGER %I ON orders', n); END LOOP; END $$`,
+		"disabled":             `ALTER TABLE orders DISABLE TRIGGER ALL`,
+		"disabled for a while": `BEGIN; ALTER TABLE orders DISABLE TRIGGER USER; UPDATE orders SET note = 'meanwhile'; ALTER TABLE orders ENABLE TRIGGER USER; COMMIT`,
+		"dropped":              `DO $$ DECLARE n text; BEGIN FOR n IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal LOOP EXECUTE format('DROP TRIGGER %I ON orders', n); END LOOP; END $$`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -153,6 +154,10 @@ func TestChangelogThatWasDisabled(t *testing.T) {
 			w.exec(`DELETE FROM orders WHERE id = 20`)
 			w.tick()
 			w.same("shop", "orders")
+			w.tick()
+			if got := w.value(`SELECT generation FROM tidemark.sync_state`); got != "2" {
+				t.Errorf("generation %s after one loss", got)
+			}
 			if got := w.value(`SELECT reason FROM tidemark.backfills`); !strings.Contains(got, "triggers") {
 				t.Errorf("reason of the resync: %q", got)
 			}
@@ -182,33 +187,41 @@ func TestTriggersGoWithTheMethod(t *testing.T) {
 	}
 }
 
-// TestChangelogByTenant: each tenant's log is its own: a row that moves is gone from
-// the one and new to the other, and a deleted row's key is told to its tenant alone (I8).
-func TestChangelogByTenant(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, `
+const (
+	tenantsFile = `
 pipeline: shop
 destination: {dataset: shop}
 tenants: {query: "SELECT id FROM organizations ORDER BY id", column: organization_id, dataset: "org_{id}"}
 tables:
   - {name: orders, capture: {method: changelog}, deletes: soft}
-`, `CREATE TABLE organizations (id int PRIMARY KEY); INSERT INTO organizations VALUES (1), (2)`,
-		`CREATE TABLE orders (id bigint PRIMARY KEY, organization_id int, status text)`,
-		`INSERT INTO orders SELECT n, 1 + n % 2, 'new' FROM generate_series(1, 6) n`)
-	both := func() {
-		t.Helper()
-		for _, tenant := range []string{"1", "2"} {
-			if err := w.extractOn(w.product, `{"tenant":"`+tenant+`"}`); err != nil {
-				t.Fatal(err)
-			}
+`
+	tenantsSQL = `
+		CREATE TABLE organizations (id int PRIMARY KEY); INSERT INTO organizations VALUES (1), (2);
+		CREATE TABLE orders (id bigint PRIMARY KEY, organization_id int, status text);
+		INSERT INTO orders SELECT n, 1 + n % 2, 'new' FROM generate_series(1, 6) n`
+)
+
+// bothTenants runs Extract for each.
+func (w *world) bothTenants() {
+	w.t.Helper()
+	for _, tenant := range strings.Split(w.value(`SELECT string_agg(format('%s', id), ',') FROM (`+strings.TrimSuffix(w.product.Pipelines[0].Tenants.Query, " ORDER BY id")+`) t`), ",") {
+		if err := w.extractOn(w.product, `{"tenant":"`+tenant+`"}`); err != nil {
+			w.t.Fatal(err)
 		}
 	}
-	both()
+}
+
+// TestChangelogByTenant: each tenant's log is its own: a row that moves is gone from
+// the one and new to the other, and a deleted row's key is told to its tenant alone (I8).
+func TestChangelogByTenant(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, tenantsFile, tenantsSQL)
+	w.bothTenants()
 	w.exec(`UPDATE orders SET organization_id = 2 WHERE id = 2`) // of tenant 1
 	w.exec(`DELETE FROM orders WHERE id = 1`)                    // of tenant 2
 	w.exec(`UPDATE orders SET organization_id = NULL WHERE id = 4`)
 	w.exec(`INSERT INTO orders VALUES (9, NULL, 'nobody')`)
-	both()
+	w.bothTenants()
 	want := map[string]map[string]string{
 		"org_1": {"2": "deleted new", "4": "deleted new", "6": "there new"},
 		"org_2": {"1": "deleted new", "2": "there new", "3": "there new", "5": "there new"},
@@ -222,7 +235,7 @@ tables:
 		t.Errorf("%s entries are left", n)
 	}
 	w.exec(`INSERT INTO orders VALUES (10, 3, 'of a tenant that nobody follows')`)
-	w.exec(`INSERT INTO orders VALUES (11, 1, 'followed')`)
+	w.exec(`INSERT INTO orders VALUES (11, 1, 'followed'), (12, 2, 'followed')`)
 	w.await(`SELECT pg_snapshot_xmin(pg_current_snapshot()) > max(xid) FROM tidemark.change_log`)
 	if err := w.extractOn(w.product, `{"tenant":"2"}`); err != nil {
 		t.Fatal(err)
@@ -296,4 +309,59 @@ func TestResyncLeavesWhatItCannotRead(t *testing.T) {
 	w.exec(`UPDATE orders SET status = 3.5 WHERE id = 3; DELETE FROM orders WHERE id = 4`)
 	w.tick()
 	w.same("shop", "orders")
+}
+
+// TestLostTriggersConcernEveryTenant: the first one's run makes them anew, and the
+// others have missed as much.
+func TestLostTriggersConcernEveryTenant(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, tenantsFile, tenantsSQL)
+	w.bothTenants()
+	w.exec(`DO $$ DECLARE n text; BEGIN FOR n IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal LOOP EXECUTE format('DROP TRIGGER %I ON orders', n); END LOOP; END $$`)
+	w.exec(`DELETE FROM orders WHERE id IN (1, 2); UPDATE orders SET status = 'unseen' WHERE id IN (3, 4)`)
+	w.bothTenants()
+	w.bothTenants()
+	for dataset, want := range map[string]map[string]string{
+		"org_1": {"2": "deleted new", "4": "there unseen", "6": "there new"},
+		"org_2": {"1": "deleted new", "3": "there unseen", "5": "there new"},
+	} {
+		if diff := cmp.Diff(want, w.deleted(dataset+".orders", "status")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", dataset, diff)
+		}
+	}
+	if got := w.value(`SELECT string_agg(generation::text, ',') FROM tidemark.sync_state`); got != "2,2" {
+		t.Errorf("generations %s, want each tenant's table read again once", got)
+	}
+}
+
+// TestRowsOfNoTenant are nobody's, whatever no tenant is; and a tenant is who Postgres
+// takes for it, however the tenants' query writes it (I8).
+func TestRowsOfNoTenant(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, strings.NewReplacer("SELECT id FROM organizations", "SELECT id::char(4) AS id, id::text AS slug FROM organizations", "org_{id}", "org_{slug}").Replace(tenantsFile), tenantsSQL,
+		`ALTER TABLE orders ALTER organization_id TYPE char(3) USING organization_id::text`)
+	w.bothTenants()
+	w.exec(`INSERT INTO orders VALUES (77, '', 'secret'), (78, NULL, 'secret'), (79, '1', 'mine')`)
+	w.bothTenants()
+	for dataset, want := range map[string]int64{"org_1": 4, "org_2": 3} {
+		if n := w.count("SELECT COUNT(*) FROM `" + project + "." + dataset + ".orders`"); n != want {
+			t.Errorf("%s has %d rows, want %d: %v", dataset, n, want, w.deleted(dataset+".orders", "status"))
+		}
+	}
+}
+
+// TestTriggersRunNoCastOfOthers: what the triggers do is done as the owner of the log,
+// and an application may make a cast of its own type do anything.
+func TestTriggersRunNoCastOfOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, changelogFile(", deletes: hard"), `CREATE TYPE colour AS ENUM ('red', 'blue')`,
+		`CREATE TABLE orders (id colour PRIMARY KEY, status text); INSERT INTO orders VALUES ('red', 'new')`)
+	w.tick()
+	w.exec(`CREATE TABLE stolen (by name)`)
+	w.exec(`CREATE FUNCTION evil(colour) RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO stolen VALUES (current_user); RETURN 'red'; END $$`)
+	w.exec(`CREATE CAST (colour AS text) WITH FUNCTION evil(colour) AS ASSIGNMENT`)
+	w.exec(`INSERT INTO orders VALUES ('blue', 'new')`)
+	if n := w.value(`SELECT count(*) FROM stolen`); n != "0" {
+		t.Errorf("the cast ran %s times", n)
+	}
 }

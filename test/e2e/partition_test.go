@@ -31,6 +31,8 @@ func TestPartitions(t *testing.T) {
 				{`CREATE TABLE orders_4 PARTITION OF orders FOR VALUES FROM ('2026-04-01') TO ('2026-05-01'); INSERT INTO orders VALUES (900, '2026-04-02', 'in a new one')`, ""},
 				{`TRUNCATE orders_2`, "truncated"},
 				{`ALTER TABLE orders ATTACH PARTITION orders_3 FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')`, "attached"},
+				{`BEGIN; CREATE TABLE orders_5 (LIKE orders INCLUDING ALL); INSERT INTO orders_5 SELECT n, '2026-05-01', 'loaded' FROM generate_series(1, 5) n;
+				  ALTER TABLE orders ATTACH PARTITION orders_5 FOR VALUES FROM ('2026-05-01') TO ('2026-06-01'); COMMIT`, "attached"},
 				{`UPDATE orders SET status = 'after' WHERE id % 3 = 0`, ""},
 				{`ALTER TABLE orders DETACH PARTITION orders_1`, "detached"},
 				{`DROP TABLE orders_3`, "dropped"},
@@ -50,4 +52,19 @@ func TestPartitions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWatermarkFindsAttachedPartitions: their rows are old, and of transactions that
+// never wrote to the table.
+func TestWatermarkFindsAttachedPartitions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, strings.Replace(changelogFile(""), "method: changelog", "method: watermark, cursor: updated_at", 1), `
+		CREATE TABLE orders (id bigint, day date, updated_at timestamptz NOT NULL, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+		CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+		CREATE TABLE orders_2 (LIKE orders INCLUDING ALL); INSERT INTO orders_2 SELECT n, '2026-02-01', '2026-02-01' FROM generate_series(1, 5) n;
+		INSERT INTO orders VALUES (1, '2026-01-01', now())`)
+	w.tick()
+	w.exec(`ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')`)
+	w.tick()
+	w.same("shop", "orders")
 }

@@ -22,7 +22,7 @@ tables:
     capture: {method: watermark, cursor: updated_at}
     deletes: hard
     also_changed_by:
-      - {table: customers, capture: {method: %s}, keys: "SELECT o.id FROM orders o JOIN {changed} c ON c.id = o.customer_id"}
+      - {table: customers, capture: {method: %s}, keys: "SELECT o.id FROM orders o WHERE o.customer_id IN (SELECT id FROM {changed})"}
 `
 
 const factsSQL = `

@@ -73,7 +73,10 @@ func TestSideBySide(t *testing.T) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
 			s := newSides(t, seed, kinds)
-			s.run(setting(t, "SIDE_BY_SIDE_ROUNDS", 8))
+			sum := s.run(setting(t, "SIDE_BY_SIDE_ROUNDS", 5))
+			if s.failed == 0 || sum.Rekeyed == 0 || sum.Reinserted == 0 || sum.Deleted == 0 || sum.Rerouted == 0 || sum.Truncated == 0 {
+				t.Error("not everything happened that is to be followed")
+			}
 		})
 	}
 }
@@ -82,7 +85,9 @@ func TestSideBySide(t *testing.T) {
 func TestSideBySideOnPagila(t *testing.T) {
 	t.Parallel()
 	s := newSides(t, uint64(setting(t, "SIDE_BY_SIDE_SEEDS", 2)), "")
-	s.run(setting(t, "SIDE_BY_SIDE_ROUNDS", 8) / 4)
+	if sum := s.run((1 + setting(t, "SIDE_BY_SIDE_ROUNDS", 5)) / 2); sum.Inserted == 0 || sum.Rekeyed == 0 || sum.Deleted == 0 {
+		t.Error("not everything happened that is to be followed")
+	}
 }
 
 func setting(t *testing.T, name string, otherwise int) int {
@@ -126,9 +131,12 @@ func newSides(t *testing.T, seed uint64, sql string) *sides {
 	}
 	must(t, s.writer.Settle(ctx))
 	s.tables = s.writer.Tables()
-	s.world = newWorldOn(t, url, s.file("changelog"))
-	s.follow["changelog"], s.follow["wal"] = s.product, s.with(s.file("wal"))
+	s.world = newWorldOn(t, url, s.file("changelog", 5000))
+	s.follow["changelog"], s.follow["wal"] = s.product, s.with(s.file("wal", 5000))
 	s.pause()
+	for side := range s.follow {
+		s.follow[side] = s.with(s.file(side, 7+s.random.IntN(44)))
+	}
 	return s
 }
 
@@ -156,16 +164,17 @@ func applications(t *testing.T, url string) *pgxpool.Pool {
 
 // file follows the tables by a method, into a dataset of that name. Every other table
 // keeps what is deleted.
-func (s *sides) file(method string) string {
+func (s *sides) file(method string, batch int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "pipeline: by-%s\ndestination: {dataset: %s}\ndefaults: {batch_rows: %d}\ntables:\n", method, method, 7+s.random.IntN(44))
+	fmt.Fprintf(&b, "pipeline: by-%s\ndestination: {dataset: %s}\ndefaults: {batch_rows: %d}\ntables:\n", method, method, batch)
 	for i, name := range s.tables {
 		fmt.Fprintf(&b, "  - {name: %s, capture: {method: %s}, deletes: %s}\n", name, method, []string{"hard", "soft"}[i%2])
 	}
 	return b.String()
 }
 
-func (s *sides) run(rounds int) {
+// run goes through so many rounds, with a pause after each, and returns what was written.
+func (s *sides) run(rounds int) workload.Count {
 	s.t.Helper()
 	for range rounds {
 		for range 2 + s.random.IntN(4) {
@@ -179,7 +188,7 @@ func (s *sides) run(rounds int) {
 		}
 		s.pause()
 		if s.t.Failed() {
-			return
+			return s.written()
 		}
 		if s.random.IntN(3) == 0 {
 			s.cleanUp()
@@ -192,12 +201,13 @@ func (s *sides) run(rounds int) {
 	if n := s.value(`SELECT count(*) FROM tidemark.rejects`); n != "0" {
 		s.t.Errorf("%s rows rejected, such as %s", n, s.value(`SELECT name || '.' || column_name || ' ' || reason || ' ' || row::text FROM tidemark.rejects LIMIT 1`))
 	}
-	s.report()
+	sum := s.written()
+	s.t.Logf("%d ticks, %d of them failed; %d pauses, %d tables compared; %+v", s.ticks, s.failed, s.pauses, s.compared, sum)
+	return sum
 }
 
-// report logs what was done, and fails where too little was.
-func (s *sides) report() {
-	s.t.Helper()
+// written is what was committed to all tables.
+func (s *sides) written() workload.Count {
 	var sum workload.Count
 	for _, c := range s.writer.Counts() {
 		sum.Inserted += c.Inserted
@@ -208,10 +218,7 @@ func (s *sides) report() {
 		sum.Reinserted += c.Reinserted
 		sum.Truncated += c.Truncated
 	}
-	s.t.Logf("%d ticks, %d of them failed; %d pauses, %d tables compared; %+v", s.ticks, s.failed, s.pauses, s.compared, sum)
-	if s.failed == 0 || sum.Rekeyed == 0 || sum.Reinserted == 0 || sum.Deleted == 0 || sum.Rerouted == 0 || sum.Truncated == 0 {
-		s.t.Error("not everything happened that is to be followed")
-	}
+	return sum
 }
 
 // disturbed writes while both sides run, each of them in some trouble.
@@ -243,18 +250,19 @@ func (s *sides) troubled(side string) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	defer cancel()
 	message := ""
-	if s.random.IntN(12) == 0 {
+	switch s.random.IntN(24) {
+	case 0:
 		message = `{"full":true}`
+	case 1, 2:
+		message = `{"full":true,"table":"` + s.tables[s.random.IntN(len(s.tables))] + `"}`
 	}
 	at, kind := int64(s.random.IntN(80)), s.random.IntN(6)
 	var calls atomic.Int64
 	var killed atomic.Bool
-	began, method := time.Now(), ""
-	s.bq.Intercept(func(c emulator.Call) error {
+	s.bq.Intercept(func(emulator.Call) error {
 		if calls.Add(1) != at {
 			return nil
 		}
-		method = c.Method
 		switch kind {
 		case 0:
 			cancel()
@@ -278,9 +286,6 @@ func (s *sides) troubled(side string) {
 	if killed.Load() { // as with a new process
 		s.follow[side].Source.Reset()
 		s.follow[side].Control.Pool().Reset()
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		s.t.Logf("SLOW %s: %s %d %s %d", took, side, kind, method, at)
 	}
 }
 

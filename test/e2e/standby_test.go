@@ -253,6 +253,17 @@ func TestStandbyInTurnWithItsPrimary(t *testing.T) {
 	r := newReplicated(t, standbyFile(), itemsSQL, `INSERT INTO items SELECT n, 'item' FROM generate_series(1, 50) n`)
 	onPrimary := r.connectTo(r.url, r.url, standbyFile())
 	r.tick()
+	early := r.begin() // known to the primary by name, and to the standby not
+	r.in(early, `INSERT INTO items VALUES (200, 'early', now())`)
+	for n := range 3 {
+		r.exec(`INSERT INTO items VALUES ($1, 'meanwhile')`, 201+n)
+		must(t, r.extractOn(onPrimary, ""))
+	}
+	r.tick()
+	r.tick()
+	r.commit(early)
+	r.tick()
+	r.same("shop", "items")
 	late := r.begin()
 	r.in(late, `INSERT INTO items VALUES (100, 'late', now())`)
 	r.in(late, `UPDATE items SET name = 'late', updated_at = now() WHERE id = 1`)
