@@ -1,4 +1,8 @@
 -- +goose Up
+-- While what follows a truncation is landed in several batches: the version below which
+-- everything goes with the last of them.
+ALTER TABLE tidemark.sync_state ADD COLUMN truncated text NOT NULL DEFAULT '';
+
 -- The latest backfill of every table: its first sight, or a resync.
 CREATE TABLE tidemark.backfills (
     pipeline       text        NOT NULL,
@@ -46,3 +50,4 @@ SELECT pipeline, tenant, table_name, generation, reason, rows, estimated_rows,
 DROP VIEW tidemark.backfill_progress;
 DROP SEQUENCE tidemark.backfill_position;
 DROP TABLE tidemark.backfill_chunks, tidemark.backfills;
+ALTER TABLE tidemark.sync_state DROP COLUMN truncated;

@@ -46,7 +46,7 @@ func (s *Store) StartBackfill(ctx context.Context, l *Lease, unit Unit, b NewBac
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
-			UPDATE tidemark.sync_state SET cursor = $4, generation = greatest(generation, $5)
+			UPDATE tidemark.sync_state SET cursor = $4, generation = greatest(generation, $5), truncated = ''
 			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
 			unit.Pipeline, unit.Tenant, unit.Table, b.Cursor, b.Generation); err != nil {
 			return err

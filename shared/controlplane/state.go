@@ -18,6 +18,7 @@ type State struct {
 	Cursor      json.RawMessage // nil before the first batch
 	Pending     *Pending        // a batch whose commit is not known to have happened
 	Fingerprint string          // of what the destination was last made to fit
+	Truncated   string          // version of a truncation whose drain is under way; "" for none
 	Backfill    *Backfill       // the latest; nil before the first
 }
 
@@ -40,6 +41,7 @@ type Pending struct {
 	Rejected   int64           `json:"rejected"`
 	Deleted    int64           `json:"deleted,omitempty"`   // tombstones among Rows
 	Truncated  string          `json:"truncated,omitempty"` // _version of the latest truncation in the batch
+	More       bool            `json:"more,omitempty"`      // of changes: the truncation waits for the last batch
 	Done       bool            `json:"done,omitempty"`      // of a chunk: nothing is left of it
 	Partitions []string        `json:"partitions,omitempty"`
 	RunID      int64           `json:"run_id"`
@@ -57,13 +59,13 @@ type Reject struct {
 func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 	var st State
 	err := s.pool.QueryRow(ctx, `
-		SELECT s.generation, s.position, s.cursor, s.pending, s.fingerprint,
+		SELECT s.generation, s.position, s.cursor, s.pending, s.fingerprint, s.truncated,
 		       CASE WHEN b.generation IS NOT NULL THEN json_build_object('generation', b.generation, 'requested_by', b.requested_by,
 		            'barrier', b.barrier, 'batch_rows', b.batch_rows, 'estimated_rows', b.estimated_rows, 'finished', b.finished_at IS NOT NULL) END
 		  FROM tidemark.sync_state s LEFT JOIN tidemark.backfills b USING (pipeline, tenant, table_name)
 		 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
 		unit.Pipeline, unit.Tenant, unit.Table).
-		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Backfill)
+		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Truncated, &st.Backfill)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return State{Generation: 1}, nil
 	}
@@ -168,7 +170,8 @@ func (s *Store) CommitBatch(ctx context.Context, l *Lease, at Place, p Pending, 
 
 func (p Place) commit(ctx context.Context, tx pgx.Tx, b Pending) error {
 	if p.Chunk == 0 {
-		return p.update(ctx, tx, "cursor = $5, position = greatest(position, $6), pending = NULL, succeeded_at = clock_timestamp()", b.Cursor, b.Position)
+		return p.update(ctx, tx, `cursor = $5, position = greatest(position, $6), pending = NULL, succeeded_at = clock_timestamp(),
+			truncated = CASE WHEN $7 THEN coalesce(nullif($8, ''), truncated) ELSE '' END`, b.Cursor, b.Position, b.More, b.Truncated)
 	}
 	if err := p.update(ctx, tx, "cursor = $5, done = $6, pending = NULL", b.Cursor, b.Done); err != nil {
 		return err
@@ -217,7 +220,7 @@ func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, fingerprint, 
 			return err
 		}
 		tag, err := tx.Exec(ctx, `
-			UPDATE tidemark.sync_state SET generation = generation + 1, cursor = NULL, pending = NULL
+			UPDATE tidemark.sync_state SET generation = generation + 1, cursor = NULL, pending = NULL, truncated = ''
 			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND basis NOT IN ('', $4)`,
 			unit.Pipeline, unit.Tenant, unit.Table, basis)
 		if err != nil {

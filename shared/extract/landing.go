@@ -136,7 +136,7 @@ func (l *landing) reject(r rowwire.Reject) error {
 // commit saves what is about to happen, makes it happen, and moves the cursor.
 func (l *landing) commit(ctx context.Context, result source.Result) error {
 	read := l.rows.Rows() + l.rows.Rejected() - result.Deleted
-	if read+result.Deleted+int64(len(result.Refused)) == 0 && result.Truncated == nil && l.place.Chunk == 0 {
+	if read+result.Deleted+int64(len(result.Refused)) == 0 && result.Truncated == nil && l.place.Chunk == 0 && (l.state.Truncated == "" || result.More) {
 		l.read.Close(ctx) // its connection first: never wait for a second one
 		l.state.Cursor = result.Cursor
 		return l.Control.Touch(ctx, l.lease, l.unit, result.Cursor)
@@ -152,7 +152,7 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 	p := controlplane.Pending{
 		Position: l.position, Cursor: result.Cursor, RunID: l.runID,
 		Rows: l.rows.Rows() - int64(len(l.refused)) - result.Deleted, Read: read, Deleted: result.Deleted,
-		Rejected: int64(len(rejects)), Bytes: l.rows.Bytes(), Partitions: l.rows.Partitions(), Done: !result.More,
+		Rejected: int64(len(rejects)), Bytes: l.rows.Bytes(), Partitions: l.rows.Partitions(), More: result.More, Done: !result.More,
 	}
 	if l.target.Partition == nil {
 		p.Partitions = []string{warehouse.WholeLog}
@@ -185,9 +185,12 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 // settled does what follows a commit of the rows: what a truncation left behind goes,
 // and the cursor moves.
 func (w *work) settled(ctx context.Context, place controlplane.Place, p controlplane.Pending, rejects []controlplane.Reject, at time.Time) error {
-	if p.Truncated != "" {
-		// After the rows, so that readers never see the table empty (I6): what they hold
-		// is newer than the truncation and stays.
+	if place.Chunk == 0 && p.Truncated == "" {
+		p.Truncated = w.state.Truncated
+	}
+	if p.Truncated != "" && !p.More {
+		// After all the rows, so that readers never see the table empty, or a part of what
+		// it was filled with again (I6): what they hold is newer than the truncation and stays.
 		swept, err := w.sweep(ctx, warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: at})
 		if err != nil {
 			return fmt.Errorf("removing what was truncated: %w", err)
@@ -201,7 +204,10 @@ func (w *work) settled(ctx context.Context, place controlplane.Place, p controlp
 	telemetry.Reject(ctx, p.Rejected)
 	slog.InfoContext(ctx, "batch committed", "rows", p.Rows, "deleted", p.Deleted, "rejected", p.Rejected, "bytes", p.Bytes, "chunk", place.Chunk)
 	if place.Chunk == 0 {
-		w.state.Cursor, w.state.Position, w.state.Pending = p.Cursor, max(w.state.Position, p.Position), nil
+		w.state.Cursor, w.state.Position, w.state.Pending, w.state.Truncated = p.Cursor, max(w.state.Position, p.Position), nil, ""
+		if p.More {
+			w.state.Truncated = p.Truncated
+		}
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
 		return err
 	}
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', '9s', true), pg_advisory_xact_lock($1)`, installLock); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT set_config('lock_timeout', '5s', true), set_config('statement_timeout', '60s', true), pg_advisory_xact_lock($1)`, installLock); err != nil {
 			return err
 		}
 		if right, err := f.installed(ctx, tx); err != nil || right {

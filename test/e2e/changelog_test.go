@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
+	emulator "github.com/tidemark-data/tidemark/test/bigquery"
 )
 
 const orders = `
@@ -363,5 +364,29 @@ func TestTriggersRunNoCastOfOthers(t *testing.T) {
 	w.exec(`INSERT INTO orders VALUES ('blue', 'new')`)
 	if n := w.value(`SELECT count(*) FROM stolen`); n != "0" {
 		t.Errorf("the cast ran %s times", n)
+	}
+}
+
+// TestReloadAfterTruncate: a table that is truncated and filled again in one transaction
+// is never seen with a part of its rows, in however many batches they come (I6).
+func TestReloadAfterTruncate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, changelogFile(", deletes: hard, batch_rows: 100"), orders)
+	w.tick()
+	w.exec(`INSERT INTO orders SELECT n, 'old', NULL FROM generate_series(21, 1000) n`)
+	w.tick()
+	w.exec(`BEGIN; TRUNCATE orders; INSERT INTO orders SELECT n, 'again', NULL FROM generate_series(1, 500) n; COMMIT`)
+	least := int64(1000)
+	w.bq.Intercept(func(c emulator.Call) error {
+		if c.Method == "BatchCommitWriteStreams" && c.Phase == emulator.Before {
+			least = min(least, w.count("SELECT COUNT(*) FROM shop.orders"))
+		}
+		return nil
+	})
+	w.tick()
+	w.bq.Intercept(nil)
+	w.same("shop", "orders")
+	if least < 500 {
+		t.Errorf("readers saw %d rows", least)
 	}
 }

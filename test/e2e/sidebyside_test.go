@@ -444,17 +444,17 @@ func TestChangelogGoesOnAfterADrain(t *testing.T) {
 	w := newWorld(t, changelogFile(", deletes: hard, batch_rows: 15"), orders)
 	w.tick()
 	w.exec(`UPDATE orders SET status = 'many'`)
-	commits := 0
+	streams := 0
 	w.bq.Intercept(func(c emulator.Call) error {
-		if c.Method == "BatchCommitWriteStreams" && c.Phase == emulator.Before {
-			if commits++; commits == 2 {
+		if c.Method == "CreateWriteStream" && c.Phase == emulator.Before {
+			if streams++; streams == 2 {
 				return status.Error(codes.Internal, "not now")
 			}
 		}
 		return nil
 	})
 	if err := w.extractOn(w.product, ""); err == nil {
-		t.Fatal("a commit that failed counted as done")
+		t.Fatal("a stream that was refused counted as done")
 	}
 	w.bq.Intercept(nil)
 	w.exec(`UPDATE orders SET status = 'later' WHERE id = 1; DELETE FROM orders WHERE id = 2`)
