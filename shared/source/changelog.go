@@ -214,12 +214,12 @@ func (f *logFeed) trim(ctx context.Context, source *pgxpool.Pool, cursor json.Ra
 	if err != nil || at == nil {
 		return err
 	}
-	passed, args := `xid < pg_snapshot_xmax($3::text::pg_snapshot) AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)`, []any{at.Snapshot}
+	consumed, args := `xid < pg_snapshot_xmax($3::text::pg_snapshot) AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)`, []any{at.Snapshot}
 	if d := at.Drain; d != nil {
-		passed = `(xid, id) <= ($4::text::xid8, $5) AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)`
+		consumed = `(xid, id) <= ($4::text::xid8, $5) AND pg_visible_in_snapshot(xid, $3::text::pg_snapshot)`
 		args = []any{d.To, strconv.FormatUint(d.XID, 10), d.ID}
 	}
-	_, err = f.remove(ctx, source, "tenant = "+f.tenant("$2::text")+" AND "+passed, append([]any{f.name(), f.tenantValue()}, args...)...)
+	_, err = f.remove(ctx, source, "tenant = "+f.tenant("$2::text")+" AND "+consumed, append([]any{f.name(), f.tenantValue()}, args...)...)
 	return err
 }
 

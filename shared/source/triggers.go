@@ -82,7 +82,11 @@ func (f *logFeed) forms() string {
 func (f *logFeed) triggers() []string {
 	moved := make([]string, 0, len(f.rows.key)+1)
 	for _, at := range f.rows.key {
-		name := catalog.Quote(f.rows.Table.Columns[at].Name)
+		c := f.rows.Table.Columns[at]
+		name := catalog.Quote(c.Name)
+		if c.Base == "" { // what a type takes for equal, as citext does A and a, may be two keys
+			name += "::pg_catalog.text"
+		}
 		moved = append(moved, "OLD."+name+" IS DISTINCT FROM NEW."+name)
 	}
 	for _, filter := range f.rows.Filters {
@@ -208,7 +212,10 @@ func (f *logFeed) installed(ctx context.Context, tx pgx.Tx) (right bool, err err
 		   AND (SELECT count(*) FROM pg_trigger t JOIN ours ON ours.oid = t.tgfoid
 		         WHERE t.tgrelid = $1::regclass AND proname = ANY ($2) AND t.tgenabled IN ('O', 'A')) = $5`,
 		f.rows.Table.SQLName(), names, sources, len(names), len(f.triggers())).Scan(&right)
-	return right, err
+	if err != nil {
+		return false, fmt.Errorf("looking for the triggers: %w", err)
+	}
+	return right, nil
 }
 
 // installLock is the advisory lock that serializes installations: "tidelogs" in hex.

@@ -75,6 +75,7 @@ func BenchmarkIdleTick(b *testing.B) {
 }
 
 func idle(b *testing.B, url, file string) {
+	b.Helper()
 	product, sink, warehouse := connect(b, url, file)
 	calls := func() (n int) {
 		for _, c := range warehouse.Calls() {

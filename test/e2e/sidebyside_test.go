@@ -407,6 +407,29 @@ func TestKeysAreLoggedWhateverTheSession(t *testing.T) {
 	}
 }
 
+// TestKeysThatAreEqualAndDiffer: the source takes them for the same, the destination
+// does not.
+func TestKeysThatAreEqualAndDiffer(t *testing.T) {
+	t.Parallel()
+	for name, key := range map[string]string{
+		"citext":    `CREATE EXTENSION citext; CREATE TABLE orders (id citext PRIMARY KEY, n int)`,
+		"collation": `CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE TABLE orders (id text COLLATE loose PRIMARY KEY, n int)`,
+		"numeric":   `CREATE TABLE orders (id numeric PRIMARY KEY, n int)`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, file := range []string{changelogFile(", deletes: hard"), walFile(", deletes: hard")} {
+				w := newLogicalWorld(t, file, key)
+				w.exec(map[bool]string{true: `INSERT INTO orders VALUES (1.0, 1), (2.0, 2)`, false: `INSERT INTO orders VALUES ('a', 1), ('b', 2)`}[name == "numeric"])
+				w.tick()
+				w.exec(map[bool]string{true: `UPDATE orders SET id = 1.00 WHERE id = 1`, false: `UPDATE orders SET id = 'A' WHERE id = 'a'`}[name == "numeric"])
+				w.tick()
+				w.same("shop", "orders")
+			}
+		})
+	}
+}
+
 // TestKeysOfOtherTablesAreNotTried for the type of a table's own, however Postgres
 // chooses to find the entries of the table.
 func TestKeysOfOtherTablesAreNotTried(t *testing.T) {
