@@ -182,6 +182,9 @@ func (r *Rows) goneSQL(relation string) string {
 		c := r.Table.Columns[at]
 		list[at] = strings.Replace(c.Expr, catalog.Quote(c.Name), "gone."+names[i], 1)
 		same = append(same, columns[i]+" = gone."+names[i])
+		if c.Collated() { // a row that its collation takes for the same has another key
+			same = append(same, columns[i]+` COLLATE pg_catalog."C" = gone.`+names[i])
+		}
 		whole = append(whole, "gone."+names[i]+" IS NOT NULL")
 	}
 	return fmt.Sprintf("SELECT %s FROM (SELECT DISTINCT * FROM (%s) AS d) AS gone WHERE %s AND NOT EXISTS (SELECT FROM (SELECT * FROM %s WHERE true%s) AS t WHERE %s)",

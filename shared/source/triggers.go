@@ -84,8 +84,11 @@ func (f *logFeed) triggers() []string {
 	for _, at := range f.rows.key {
 		c := f.rows.Table.Columns[at]
 		name := catalog.Quote(c.Name)
-		if c.Base == "" { // what a type takes for equal, as citext does A and a, may be two keys
+		switch { // what the source takes for equal, as citext and some collations do A and a, may be two keys
+		case c.Base == "":
 			name += "::pg_catalog.text"
+		case c.Collated():
+			name += ` COLLATE pg_catalog."C"`
 		}
 		moved = append(moved, "OLD."+name+" IS DISTINCT FROM NEW."+name)
 	}
