@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -114,20 +115,37 @@ func (f *appFeed) mistyped(err error) error {
 // changes reads the entries and keeps the keys that parse.
 func (f *appFeed) changes(ctx context.Context, s *session, cursor json.RawMessage) (changes, error) {
 	found, read, err := f.read(ctx, s, cursor)
-	if err != nil || read == nil {
+	if err != nil {
 		return found, f.mistyped(err)
 	}
-	entries, err := f.entries(ctx, s, read)
-	if err != nil {
+	var entries []entry
+	if read != nil {
+		if entries, err = f.parsed(ctx, s, read, &found); err != nil {
+			return found, err
+		}
+	}
+	if entries, err = f.awaitDeletes(ctx, s, entries, cursor, &found); err != nil || len(entries) == 0 {
 		return found, err
 	}
-	entries, err = f.known(ctx, s, entries, &found)
-	if err != nil {
+	if err := f.bindKeys(ctx, s, entries); err != nil {
 		return found, err
+	}
+	found.keys = f.relation()
+	return found, nil
+}
+
+// parsed are the entries of the read whose key is one; the others are refused.
+func (f *appFeed) parsed(ctx context.Context, s *session, read *watermarkRead, found *changes) ([]entry, error) {
+	entries, err := f.entries(ctx, s, read)
+	if err != nil {
+		return nil, err
+	}
+	if entries, err = f.known(ctx, s, entries, found); err != nil {
+		return nil, err
 	}
 	bad, err := f.unparsable(ctx, s, entries)
 	if err != nil {
-		return found, err
+		return nil, err
 	}
 	reason := fmt.Sprintf("(%s) is no key (%s) of %s: if the row was changed, change it again so that an entry names it; if entries of other tables are among those read, tell them apart by log.type",
 		strings.Join(f.log.Object, ", "), strings.Join(f.rows.Key, ", "), f.rows.Table.Name)
@@ -137,18 +155,105 @@ func (f *appFeed) changes(ctx context.Context, s *session, cursor json.RawMessag
 			good = append(good, e)
 			continue
 		}
-		if err := f.refuse(ctx, s, e, f.log.Object[0], reason, &found); err != nil {
-			return found, err
+		if err := f.refuse(ctx, s, e, f.log.Object[0], reason, found); err != nil {
+			return nil, err
 		}
 	}
-	if len(good) == 0 {
-		return found, nil
+	return good, nil
+}
+
+// appCursor is the position in the log, and the rows whose deletion it tells of that
+// were still there.
+type appCursor struct {
+	Position
+	Awaited []awaited `json:"awaited,omitempty"`
+}
+
+type awaited struct {
+	Key   []string  `json:"key"`
+	Since time.Time `json:"since"`
+}
+
+// maxAwaited bounds what a cursor holds.
+const maxAwaited = 10_000
+
+// awaitDeletes returns the entries, and those of before whose row is gone by now. An
+// application may write of a deletion, and commit that, before it deletes (Django's admin
+// does, for several rows): such a row is looked for until the look-back is over.
+func (f *appFeed) awaitDeletes(ctx context.Context, s *session, entries []entry, cursor json.RawMessage, found *changes) ([]entry, error) {
+	if f.log.Action == nil {
+		return entries, nil
 	}
-	if err := f.bindKeys(ctx, s, good); err != nil {
-		return found, err
+	before, err := position[appCursor](cursor)
+	if err != nil {
+		return nil, err
 	}
-	found.keys = f.relation()
-	return found, nil
+	var asked []awaited
+	for _, a := range before.Awaited {
+		if len(a.Key) == len(f.rows.key) && s.at.Sub(a.Since) < f.log.Lookback.Time {
+			asked = append(asked, a)
+		}
+	}
+	old := len(asked)
+	for _, e := range entries {
+		if slices.Contains(f.log.Action.Deleted, e.action) {
+			asked = append(asked, awaited{e.key, s.at})
+		}
+	}
+	there, err := f.present(ctx, s, asked)
+	if err != nil {
+		return nil, err
+	}
+	after, err := position[appCursor](found.cursor)
+	if err != nil {
+		return nil, err
+	}
+	for i, a := range asked {
+		switch {
+		case there[i]:
+			after.Awaited = append(after.Awaited, a)
+		case i < old:
+			entries = append(entries, entry{key: a.Key})
+		}
+	}
+	if n := len(after.Awaited) - maxAwaited; n > 0 {
+		after.Awaited = after.Awaited[n:]
+	}
+	found.cursor, err = encode(after)
+	return entries, err
+}
+
+// present tells which of the keys a row has.
+func (f *appFeed) present(ctx context.Context, s *session, keys []awaited) (map[int]bool, error) {
+	there := map[int]bool{}
+	if len(keys) == 0 {
+		return there, nil
+	}
+	entries := make([]entry, len(keys))
+	for i, k := range keys {
+		entries[i].key = k.Key
+	}
+	if err := f.bindKeys(ctx, s, entries); err != nil {
+		return nil, err
+	}
+	names, arrays, values := f.rows.keyNames(), make([]string, len(f.rows.key)), make([]string, len(f.rows.key))
+	for i, at := range f.rows.key {
+		arrays[i] = "current_setting('" + f.keyName(i) + "')::text[]"
+		values[i] = "keys." + names[i] + "::" + keyType(f.rows.Table.Columns[at])
+	}
+	rows, err := s.tx.Query(ctx, fmt.Sprintf("SELECT n::int - 1 FROM unnest(%s) WITH ORDINALITY AS keys(%s, n) WHERE (%s) IN (SELECT %s FROM %s WHERE true%s)",
+		strings.Join(arrays, ", "), strings.Join(names, ", "), strings.Join(values, ", "), strings.Join(f.rows.compared(""), ", "), f.rows.Table.Source(), f.rows.filterSQL()))
+	if err != nil {
+		return nil, fmt.Errorf("looking for deleted rows: %w", err)
+	}
+	var n int
+	if _, err := pgx.ForEachRow(rows, []any{&n}, func() error {
+		there[n] = true
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("looking for deleted rows: %w", err)
+	}
+	return there, nil
 }
 
 // entries fetches the entries of the read: their keys and nothing else.

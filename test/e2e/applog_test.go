@@ -336,3 +336,30 @@ func TestLogNeedsRights(t *testing.T) {
 	must(t, w.extractOn(c, `{"table":"orders"}`))
 	w.same("shop", "orders")
 }
+
+// TestLogWrittenBeforeTheDelete: Django's admin writes of several deletions, and commits
+// that, before it deletes; a tick comes in between.
+func TestLogWrittenBeforeTheDelete(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, djangoFile(""), djangoSQL)
+	w.tick()
+	w.exec(`INSERT INTO django_admin_log (object_id, content_type_id, action_flag) VALUES ('3', 7, 3), ('4', 7, 3)`)
+	w.tick()
+	if got := w.deleted("shop.orders", "status"); got["3"] != "there new" || got["4"] != "there new" {
+		t.Errorf("before the delete: %s, %s", got["3"], got["4"])
+	}
+	w.exec(`DELETE FROM orders WHERE id = 3`)
+	w.tick()
+	w.tick()
+	if got := w.deleted("shop.orders", "status"); got["3"] != "deleted new" || got["4"] != "there new" {
+		t.Errorf("after the delete of one: %s, %s", got["3"], got["4"])
+	}
+	w.exec(`DELETE FROM orders WHERE id = 4`)
+	w.tick()
+	if got := w.deleted("shop.orders", "status"); got["4"] != "deleted new" {
+		t.Errorf("after the delete of the other: %s", got["4"])
+	}
+	if n := w.count("SELECT COUNT(*) FROM shop.orders_log WHERE id IN (3, 4)"); n > 6 {
+		t.Errorf("the log has %d versions of two rows: those that were waited for were sent again", n)
+	}
+}
