@@ -78,4 +78,6 @@ func (t *Table) ChunkKey(key []string) (columns []string, ok bool) {
 func (c *Column) chunkable() bool { return c.Base != "" && c.NotNull && !c.Repeated }
 
 // Collated reports whether a collation says which values of the column are equal.
-func (c *Column) Collated() bool { return slices.Contains([]string{"text", "varchar", "bpchar"}, c.Base) }
+func (c *Column) Collated() bool {
+	return slices.Contains([]string{"text", "varchar", "bpchar"}, c.Base)
+}

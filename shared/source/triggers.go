@@ -44,11 +44,11 @@ func (f *logFeed) functions() map[string]string {
 	insert := func(record string) string {
 		keys := make([]string, len(f.rows.key))
 		for i, at := range f.rows.key {
-			keys[i] = output(record, f.rows.Table.Columns[at])
+			keys[i] = output(record, f.rows.Table.Columns[at], true)
 		}
 		tenant, of := "''", ""
 		if len(f.rows.Filters) > 0 { // a row of no tenant is nobody's (I8)
-			tenant = output(record, *f.rows.Table.Column(f.rows.Filters[0].Column))
+			tenant = output(record, *f.rows.Table.Column(f.rows.Filters[0].Column), false)
 			of = " WHERE " + tenant + " OPERATOR(pg_catalog.<>) ''"
 		}
 		return fmt.Sprintf("INSERT INTO tidemark.change_log (feed, tenant, key) SELECT %s, %s, ARRAY[%s]%s", literal(f.name()), tenant, strings.Join(keys, ", "), of)
@@ -109,10 +109,11 @@ func (f *logFeed) trigger(name, when, each, function string) string {
 }
 
 // output is the text of a column. Of a type that is not built in it is what its output
-// function writes: a cast to text could be anybody's function, and run as our owner.
-func output(record string, c catalog.Column) string {
+// function writes: a cast to text could be anybody's function, and run as our owner. That
+// of char(n) cuts the padding, which a key has and a tenant's value may not have.
+func output(record string, c catalog.Column, padded bool) string {
 	value := record + "." + catalog.Quote(c.Name)
-	if c.Base == "" {
+	if c.Base == "" || padded && c.Base == "bpchar" {
 		return "pg_catalog.format('%s', " + value + ")"
 	}
 	return value + "::pg_catalog.text"

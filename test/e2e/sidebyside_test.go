@@ -430,6 +430,30 @@ func TestKeysThatAreEqualAndDiffer(t *testing.T) {
 	}
 }
 
+// TestPaddedKeys: what Postgres adds to a char(n) is of the key, however it is told.
+func TestPaddedKeys(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{changelogFile(", deletes: hard"), walFile(", deletes: hard")} {
+		w := newLogicalWorld(t, file, `CREATE TABLE orders (id char(4), n int, note text, PRIMARY KEY (id, n))`,
+			`ALTER TABLE orders ALTER note SET STORAGE EXTERNAL`,
+			`INSERT INTO orders VALUES ('a', 1, repeat('long', 10000)), ('b', 1, NULL), ('bc', 2, NULL), ('bcde', 3, NULL)`)
+		w.tick()
+		for _, change := range []string{
+			`UPDATE orders SET n = 7 WHERE id IN ('a', 'b')`,
+			`UPDATE orders SET id = 'c' WHERE id = 'bc'`,
+			`DELETE FROM orders WHERE id IN ('a', 'bcde')`,
+			`INSERT INTO orders VALUES ('a', 1, 'again')`,
+			`TRUNCATE orders`,
+		} {
+			w.exec(change)
+			w.tick()
+			if report := w.compare("shop", "orders"); !report.Agrees() {
+				t.Errorf("after %s:\n%s", change, report)
+			}
+		}
+	}
+}
+
 // TestKeysOfOtherTablesAreNotTried for the type of a table's own, however Postgres
 // chooses to find the entries of the table.
 func TestKeysOfOtherTablesAreNotTried(t *testing.T) {
