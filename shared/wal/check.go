@@ -156,7 +156,7 @@ func checkTable(ctx context.Context, q querier, m Member) error {
 	for _, l := range leaves {
 		problems = append(problems, l.check(m.Key))
 	}
-	return errors.Join(append(problems, checkGenerated(ctx, q, m.Table))...)
+	return errors.Join(append(problems, checkGenerated(ctx, q, m))...)
 }
 
 func (l leaf) check(key []string) error {
@@ -200,25 +200,22 @@ func covers(columns, key []string) bool {
 	return !slices.ContainsFunc(key, func(k string) bool { return !slices.Contains(columns, k) })
 }
 
-// checkGenerated refuses columns whose values are not in the stream: they would
-// arrive as NULL.
-func checkGenerated(ctx context.Context, q querier, t *catalog.Table) error {
-	names := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		names[i] = c.Name
-	}
+// checkGenerated refuses a key with generated columns, whose values are not in the
+// stream. Other such columns are read from the table.
+func checkGenerated(ctx context.Context, q querier, m Member) error {
+	t := m.Table
 	var generated []string
 	err := q.QueryRow(ctx, `
 		SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}')
 		  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		 WHERE n.nspname = $1 AND c.relname = $2 AND a.attgenerated <> '' AND NOT a.attisdropped AND a.attname = ANY ($3)`,
-		t.Schema, t.Name, names).Scan(&generated)
+		t.Schema, t.Name, m.Key).Scan(&generated)
 	if err != nil {
 		return fmt.Errorf("looking for generated columns of %s: %w", t.SQLName(), err)
 	}
 	if len(generated) == 0 {
 		return nil
 	}
-	return fault.Fix(fmt.Errorf("%s has generated columns, which the stream of changes does not carry: %s", t.SQLName(), strings.Join(generated, ", ")),
-		"exclude them (columns: {exclude: [..]}) and compute them in BigQuery, or use another capture method")
+	return fault.Fix(fmt.Errorf("the key of %s has generated columns, which the stream of changes does not carry: %s", t.SQLName(), strings.Join(generated, ", ")),
+		"declare a key of other columns with a unique index, or use another capture method")
 }

@@ -73,6 +73,16 @@ func TestWALFollows(t *testing.T) {
 	}
 }
 
+// TestGeneratedColumn (Estuary): the log lacks its values, and the table has them.
+func TestGeneratedColumn(t *testing.T) {
+	t.Parallel()
+	w := newLogicalWorld(t, walFile(", deletes: hard"), `CREATE TABLE orders (id bigint PRIMARY KEY, price int, double int GENERATED ALWAYS AS (price * 2) STORED)`, `INSERT INTO orders SELECT n, n FROM generate_series(1, 5) n`)
+	w.tick()
+	w.exec(`UPDATE orders SET price = 10 WHERE id = 2; DELETE FROM orders WHERE id = 3; INSERT INTO orders VALUES (9, 9); UPDATE orders SET id = 40 WHERE id = 4`)
+	w.tick()
+	w.same("shop", "orders")
+}
+
 // TestWALKeepsWhatIsDeleted as the policy says.
 func TestWALKeepsWhatIsDeleted(t *testing.T) {
 	t.Parallel()
