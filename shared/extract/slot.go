@@ -36,7 +36,7 @@ type logged struct {
 	landing    *landing
 	batch      *source.LogBatch
 	result     source.Result
-	truncated  bool // since its partitions were looked at
+	truncated  bool // since its partitions were looked at, and nothing was written after
 }
 
 // slot is one run of the tables that are followed by a pipeline's slot.
@@ -392,6 +392,9 @@ func (t *logged) take(ctx context.Context, c wal.Change, clock time.Time) error 
 		t.result.Truncated, t.truncated = &at, true
 		return err
 	}
+	// What was written after a truncation may have gone with a single partition since:
+	// of the two only the first is in the log, and the files do not tell them apart.
+	t.truncated = false
 	if err := t.batch.Write(ctx, rows, c); err != nil {
 		return err
 	}

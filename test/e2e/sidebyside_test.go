@@ -544,13 +544,28 @@ func TestTruncationIsNoLoss(t *testing.T) {
 		t.Parallel()
 		w := newLogicalWorld(t, strings.ReplaceAll(walFile(", deletes: hard, batch_rows: 5"), "orders", "visits"), visits)
 		w.tick()
-		w.exec(`TRUNCATE visits`)
 		for n := range 20 {
 			w.exec(`INSERT INTO visits VALUES ($1, 'b')`, 90+n)
 		}
+		w.exec(`TRUNCATE visits`)
 		w.tick()
 		unread(t, w)
 	})
+}
+
+// TestPartitionTruncatedAfterItsRoot: of two truncations the log has the first alone.
+func TestPartitionTruncatedAfterItsRoot(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{changelogFile(", deletes: hard"), walFile(", deletes: hard")} {
+		w := newLogicalWorld(t, file, `CREATE TABLE orders (id int PRIMARY KEY, page text) PARTITION BY RANGE (id);
+			CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (100);
+			CREATE TABLE orders_2 PARTITION OF orders FOR VALUES FROM (100) TO (200)`)
+		w.exec(`INSERT INTO orders SELECT n, 'a' FROM generate_series(95, 115) n`)
+		w.tick()
+		w.exec(`TRUNCATE orders; INSERT INTO orders VALUES (1, 'b'), (101, 'b'); TRUNCATE orders_1`)
+		w.tick()
+		w.same("shop", "orders")
+	}
 }
 
 // TestOneTableDoesNotStopTheSlotForLong: the changes that a table holds the slot for
