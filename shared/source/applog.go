@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -127,7 +126,7 @@ func (f *appFeed) changes(ctx context.Context, s *session, cursor json.RawMessag
 	if entries, err = f.awaitDeletes(ctx, s, entries, cursor, &found); err != nil || len(entries) == 0 {
 		return found, err
 	}
-	if err := f.bindKeys(ctx, s, entries); err != nil {
+	if err := s.bindKeys(ctx, f.rows, keysOf(entries)); err != nil {
 		return found, err
 	}
 	found.keys = f.relation()
@@ -229,20 +228,19 @@ func (f *appFeed) present(ctx context.Context, s *session, keys []awaited) (map[
 	if len(keys) == 0 {
 		return there, nil
 	}
-	entries := make([]entry, len(keys))
+	asked := make([][]string, len(keys))
 	for i, k := range keys {
-		entries[i].key = k.Key
+		asked[i] = k.Key
 	}
-	if err := f.bindKeys(ctx, s, entries); err != nil {
+	if err := s.bindKeys(ctx, f.rows, asked); err != nil {
 		return nil, err
 	}
-	names, arrays, values := f.rows.keyNames(), make([]string, len(f.rows.key)), make([]string, len(f.rows.key))
+	names, values := f.rows.keyNames(), make([]string, len(f.rows.key))
 	for i, at := range f.rows.key {
-		arrays[i] = "current_setting('" + f.keyName(i) + "')::text[]"
 		values[i] = "keys." + names[i] + "::" + keyType(f.rows.Table.Columns[at])
 	}
-	rows, err := s.tx.Query(ctx, fmt.Sprintf("SELECT n::int - 1 FROM unnest(%s) WITH ORDINALITY AS keys(%s, n) WHERE (%s) IN (SELECT %s FROM %s WHERE true%s)",
-		strings.Join(arrays, ", "), strings.Join(names, ", "), strings.Join(values, ", "), strings.Join(f.rows.compared(""), ", "), f.rows.Table.Source(), f.rows.filterSQL()))
+	rows, err := s.tx.Query(ctx, fmt.Sprintf("SELECT n::int - 1 FROM %s WITH ORDINALITY AS keys(%s, n) WHERE (%s) IN (SELECT %s FROM %s WHERE true%s)",
+		f.rows.boundKeys(), strings.Join(names, ", "), strings.Join(values, ", "), strings.Join(f.rows.compared(""), ", "), f.rows.Table.Source(), f.rows.filterSQL()))
 	if err != nil {
 		return nil, fmt.Errorf("looking for deleted rows: %w", err)
 	}
@@ -313,30 +311,16 @@ func (f *appFeed) refuse(ctx context.Context, s *session, e entry, column, reaso
 	return nil
 }
 
-func (f *appFeed) bindKeys(ctx context.Context, s *session, entries []entry) error {
-	for i := range f.rows.key {
-		texts := make([]string, len(entries))
-		for n, e := range entries {
-			texts[n] = e.key[i]
-		}
-		if _, err := s.tx.Exec(ctx, `SELECT set_config($1, $2::text[]::text, true)`, f.keyName(i), texts); err != nil {
-			return fmt.Errorf("binding the keys: %w", err)
-		}
+func keysOf(entries []entry) [][]string {
+	keys := make([][]string, len(entries))
+	for i, e := range entries {
+		keys[i] = e.key
 	}
-	return nil
+	return keys
 }
-
-func (f *appFeed) keyName(i int) string { return f.w.setting("key_" + strconv.Itoa(i)) }
 
 // relation is the keys that are bound.
-func (f *appFeed) relation() string {
-	arrays, names := make([]string, len(f.rows.key)), make([]string, len(f.rows.key))
-	for i := range f.rows.key {
-		arrays[i] = "current_setting('" + f.keyName(i) + "')::text[]"
-		names[i] = catalog.Quote(f.rows.Key[i])
-	}
-	return fmt.Sprintf("SELECT %s FROM unnest(%s) AS entry(%s)", strings.Join(names, ", "), strings.Join(arrays, ", "), strings.Join(names, ", "))
-}
+func (f *appFeed) relation() string { return "SELECT * FROM " + f.rows.boundKeys() + " AS entry" }
 
 // unparsable tells which entries have a key that Postgres does not read as one of the
 // table: all are tried together, and halved where that fails.
@@ -348,7 +332,7 @@ func (f *appFeed) unparsable(ctx context.Context, s *session, entries []entry) (
 			return nil
 		}
 		err := pgx.BeginFunc(ctx, s.tx, func(tx pgx.Tx) error { // a savepoint
-			if err := f.bindKeys(ctx, s, entries[from:to]); err != nil {
+			if err := s.bindKeys(ctx, f.rows, keysOf(entries[from:to])); err != nil {
 				return err
 			}
 			_, err := tx.Exec(ctx, "SELECT count(*) FROM ("+f.rows.typed(f.relation())+" OFFSET 0) AS t WHERE t IS NOT NULL")

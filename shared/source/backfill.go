@@ -285,15 +285,15 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 		if err != nil {
 			return Result{}, err
 		}
-		if result.Cursor, err = json.Marshal(texts); err != nil {
-			return Result{}, fmt.Errorf("writing the chunk's cursor: %w", err)
+		if result.Cursor, err = encode(texts); err != nil {
+			return Result{}, err
 		}
 	}
 	return result, nil
 }
 
 // copyBlocks reads a range of blocks. What moves to a block that was read already is
-// a change, which the capture finds.
+// a change, which the capture finds; a watermark only if the change sets its cursor.
 func (r *chunkRead) copyBlocks(ctx context.Context, rows *rowwire.Transcoder) (Result, error) {
 	_, _, leaves, err := r.rows.Table.Size(ctx, r.tx)
 	if err != nil {
@@ -317,9 +317,6 @@ func (r *chunkRead) copyBlocks(ctx context.Context, rows *rowwire.Transcoder) (R
 	if err := r.copy(ctx, rows, fmt.Sprintf("%s WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'%s", query, from, end, r.rows.filterSQL())); err != nil {
 		return Result{}, err
 	}
-	cursor, err := json.Marshal(end)
-	if err != nil {
-		return Result{}, fmt.Errorf("writing the chunk's cursor: %w", err)
-	}
-	return Result{Cursor: cursor, More: end < to}, nil
+	cursor, err := encode(end)
+	return Result{Cursor: cursor, More: end < to}, err
 }

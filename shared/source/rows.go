@@ -154,6 +154,31 @@ func (r *Rows) compared(prefix string) []string {
 	return out
 }
 
+func (r *Rows) keySetting(i int) string { return r.setting("key_" + strconv.Itoa(i)) }
+
+// bindKeys binds the texts of keys, which boundKeys then is a relation of.
+func (s *session) bindKeys(ctx context.Context, r *Rows, keys [][]string) error {
+	for i := range r.key {
+		texts := make([]string, len(keys))
+		for n, key := range keys {
+			texts[n] = key[i]
+		}
+		if _, err := s.tx.Exec(ctx, `SELECT set_config($1, $2::text[]::text, true)`, r.keySetting(i), texts); err != nil {
+			return fmt.Errorf("binding the keys: %w", err)
+		}
+	}
+	return nil
+}
+
+// boundKeys is what to select the bound keys FROM.
+func (r *Rows) boundKeys() string {
+	arrays := make([]string, len(r.key))
+	for i := range r.key {
+		arrays[i] = "current_setting('" + r.keySetting(i) + "')::text[]"
+	}
+	return "unnest(" + strings.Join(arrays, ", ") + ")"
+}
+
 // typed is a relation of keys with its columns cast to the types they are compared in.
 func (r *Rows) typed(relation string) string {
 	names := r.keyNames()

@@ -263,17 +263,8 @@ func (w *LogBatch) Complete(ctx context.Context, rows *rowwire.Transcoder) error
 		return err
 	}
 	defer s.Close(ctx)
-	names := make([]string, len(w.key))
-	for i := range w.key {
-		texts := make([]string, len(w.keys))
-		for n, key := range w.keys {
-			texts[n] = key[i]
-		}
-		name := w.setting("key_" + strconv.Itoa(i))
-		if _, err := s.tx.Exec(ctx, `SELECT set_config($1, $2::text[]::text, true)`, name, texts); err != nil {
-			return fmt.Errorf("binding the keys: %w", err)
-		}
-		names[i] = "current_setting('" + name + "')::text[]"
+	if err := s.bindKeys(ctx, w.Rows, w.keys); err != nil {
+		return err
 	}
 	if w.copied {
 		if err := rows.Continue(); err != nil {
@@ -281,7 +272,7 @@ func (w *LogBatch) Complete(ctx context.Context, rows *rowwire.Transcoder) error
 		}
 	}
 	w.keys, w.by, w.copied = nil, nil, true
-	return s.copy(ctx, rows, w.presentSQL("SELECT * FROM unnest("+strings.Join(names, ", ")+") AS keys"))
+	return s.copy(ctx, rows, w.presentSQL("SELECT * FROM "+w.boundKeys()+" AS keys"))
 }
 
 // sightTime is how long a transaction that is in the log is waited for to be seen.

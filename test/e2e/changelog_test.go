@@ -68,6 +68,11 @@ func TestChangelogFollows(t *testing.T) {
 // its last values, or stays as it was; a key that comes back is there again.
 func TestChangelogKeepsWhatIsDeleted(t *testing.T) {
 	t.Parallel()
+	keepsWhatIsDeleted(t, newWorld, changelogFile)
+}
+
+func keepsWhatIsDeleted(t *testing.T, world func(*testing.T, string, ...string) *world, file func(string) string) {
+	t.Helper()
 	for policy, want := range map[string]map[string]string{
 		"soft":   {"1": "there back", "2": "deleted new", "3": "there new", "4": "deleted new"},
 		"hard":   {"1": "there back", "3": "there new"},
@@ -75,7 +80,7 @@ func TestChangelogKeepsWhatIsDeleted(t *testing.T) {
 	} {
 		t.Run(policy, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, changelogFile(", deletes: "+policy), orders, `DELETE FROM orders WHERE id > 4`)
+			w := world(t, file(", deletes: "+policy), orders, `DELETE FROM orders WHERE id > 4`)
 			w.tick()
 			w.exec(`DELETE FROM orders WHERE id IN (1, 2)`)
 			w.tick()

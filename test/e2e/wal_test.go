@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"cloud.google.com/go/bigquery/storage/apiv1/storagepb"
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -86,25 +85,7 @@ func TestGeneratedColumn(t *testing.T) {
 // TestWALKeepsWhatIsDeleted as the policy says.
 func TestWALKeepsWhatIsDeleted(t *testing.T) {
 	t.Parallel()
-	for policy, want := range map[string]map[string]string{
-		"soft":   {"1": "there back", "2": "deleted new", "3": "there new", "4": "deleted new"},
-		"hard":   {"1": "there back", "3": "there new"},
-		"ignore": {"1": "there back", "2": "there new", "3": "there new", "4": "there new"},
-	} {
-		t.Run(policy, func(t *testing.T) {
-			t.Parallel()
-			w := newLogicalWorld(t, walFile(", deletes: "+policy), orders, `DELETE FROM orders WHERE id > 4`)
-			w.tick()
-			w.exec(`DELETE FROM orders WHERE id IN (1, 2)`)
-			w.tick()
-			w.exec(`INSERT INTO orders VALUES (1, 'back', NULL)`)
-			w.exec(`DELETE FROM orders WHERE id = 4`)
-			w.tick()
-			if diff := cmp.Diff(want, w.deleted("shop.orders", "status")); diff != "" {
-				t.Errorf("view (-want +got):\n%s", diff)
-			}
-		})
-	}
+	keepsWhatIsDeleted(t, newLogicalWorld, walFile)
 }
 
 // TestSlotIsConfirmedOnlyAfterTheCommit: a commit that fails leaves the slot where it
