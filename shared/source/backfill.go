@@ -238,7 +238,6 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 	if !ok || !r.rows.Table.IsQuery() && !slices.Equal(key, r.span.Key) { // another order of columns has other ranges
 		return Result{}, &LostError{"the index that the backfill reads by is gone"}
 	}
-	conditions := "true"
 	from := r.span.Low
 	if r.cursor != nil {
 		if err := json.Unmarshal(r.cursor, &from); err != nil {
@@ -254,22 +253,9 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 		positions[i] = r.rows.Table.Index(name)
 		columns[i] = compared[slices.Index(r.rows.Key, name)]
 	}
-	for _, bound := range []struct {
-		op, name string
-		texts    []string
-	}{{">", "low", from}, {"<=", "high", r.span.High}} {
-		if bound.texts == nil {
-			continue
-		}
-		values := make([]string, len(key))
-		for i, text := range bound.texts {
-			name := r.rows.setting(bound.name + "_" + strconv.Itoa(i))
-			if err := r.bind(ctx, name, text); err != nil {
-				return Result{}, err
-			}
-			values[i] = "current_setting('" + name + "')::" + keyType(r.rows.Table.Columns[positions[i]])
-		}
-		conditions += fmt.Sprintf(" AND (%s) %s (%s)", strings.Join(columns, ", "), bound.op, strings.Join(values, ", "))
+	conditions, err := r.between(ctx, columns, positions, from)
+	if err != nil {
+		return Result{}, err
 	}
 	before := rows.Position()
 	if err := r.copy(ctx, rows, fmt.Sprintf("%s WHERE %s%s ORDER BY %s LIMIT %d", r.rows.selected(), conditions, r.rows.filterSQL(), strings.Join(columns, ", "), r.chunk.Limit)); err != nil {
@@ -290,6 +276,30 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 		}
 	}
 	return result, nil
+}
+
+// between is the condition on keys above from, up to the end of the span; either may be
+// open.
+func (r *chunkRead) between(ctx context.Context, columns []string, positions []int, from []string) (string, error) {
+	conditions := "true"
+	for _, bound := range []struct {
+		op, name string
+		texts    []string
+	}{{">", "low", from}, {"<=", "high", r.span.High}} {
+		if bound.texts == nil {
+			continue
+		}
+		values := make([]string, len(columns))
+		for i, text := range bound.texts {
+			name := r.rows.setting(bound.name + "_" + strconv.Itoa(i))
+			if err := r.bind(ctx, name, text); err != nil {
+				return "", err
+			}
+			values[i] = "current_setting('" + name + "')::" + keyType(r.rows.Table.Columns[positions[i]])
+		}
+		conditions += fmt.Sprintf(" AND (%s) %s (%s)", strings.Join(columns, ", "), bound.op, strings.Join(values, ", "))
+	}
+	return conditions, nil
 }
 
 // copyBlocks reads a range of blocks. What moves to a block that was read already is
