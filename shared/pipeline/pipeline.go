@@ -46,8 +46,24 @@ func (t *Tenants) Names(dataset string, values map[string]string) bool {
 // Write says how rows land in BigQuery.
 type Write string
 
-// WriteAppend is T_log with every version of a row, and the view T of the newest.
-const WriteAppend Write = "append"
+// The write modes of DESIGN.md.
+const (
+	WriteAppend  Write = "append"  // T_log with every version of a row, and the view T of the newest
+	WriteMerge   Write = "merge"   // a plain table T, by a MERGE of each batch
+	WriteCDC     Write = "cdc"     // a table T with a primary key, by BigQuery's change data capture
+	WriteReplace Write = "replace" // a plain table T, filled anew by every snapshot
+	WriteHistory Write = "history" // a plain table T of every version, for ever
+)
+
+// SchemaChanges says what a change of the source's columns does.
+type SchemaChanges string
+
+// The policies of schema changes.
+const (
+	SchemaEvolve SchemaChanges = "evolve" // what BigQuery can follow it follows; another type or name stops the table
+	SchemaStop   SchemaChanges = "stop"   // every change stops the table
+	SchemaResync SchemaChanges = "resync" // what BigQuery cannot follow has the table read again
+)
 
 // Deletes says what a delete in the source does in BigQuery.
 type Deletes string
@@ -77,14 +93,33 @@ type Table struct {
 	Query         string   // SELECT on the source in place of the table of that name; "" for none
 	Capture       Capture
 	AlsoChangedBy []Related // of a query: what else makes its rows stale
+	Columns       Columns
+	Where         string // SQL condition on the source's rows; "" for all
 	Every         Cadence
 	Write         Write
+	MaxStaleness  time.Duration // of WriteCDC: how old what a query of T sees may be
 	Deletes       Deletes
+	SchemaChanges SchemaChanges
 	BatchRows     int
+	MaxRejects    float64 // share of a batch that may be refused, 0 to 1, before the table is stopped
 	PartitionBy   *PartitionBy
 	ClusterBy     []string
 	Line          int // in the pipeline file
 }
+
+// Columns says what becomes of a table's columns. Names are the source's, except
+// where they say otherwise; the zero value carries every column as it is.
+type Columns struct {
+	Include []string          // empty: all that Exclude does not name
+	Exclude []string          // not read at all
+	Rename  []Mapping         // from the source's name to BigQuery's
+	Hash    []string          // carried as a keyed hash of their text
+	As      map[string]string // to a BigQuery type other than the usual one: STRING, JSON, INTERVAL, ..
+	Compute []Computed        // further columns
+}
+
+// Computed is a column that the source computes of each row.
+type Computed struct{ Name, SQL string }
 
 // Capture is how changes of one table are found.
 type Capture struct {
@@ -148,6 +183,8 @@ type PartitionBy struct {
 type Dedup struct {
 	Every    Cadence
 	MaxBytes int64 // most bytes one clean-up of one table may process
+	// KeepDeleted is how long a deleted row is kept in T_log after its tombstone; 0: for ever.
+	KeepDeleted time.Duration
 }
 
 // Mode says how a reverse sync writes.
