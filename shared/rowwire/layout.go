@@ -78,6 +78,11 @@ type Layout struct {
 	// VersionField, SyncedAtField and DeletedField are the field numbers of _version (STRING), _synced_at
 	// (TIMESTAMP) and _deleted (BOOL, as Transcoder.Deleted says). 0 leaves the field out.
 	VersionField, SyncedAtField, DeletedField int32
+	// SequenceField and ChangeField are the field numbers of BigQuery's change data capture, 0 to leave them out:
+	// _CHANGE_SEQUENCE_NUMBER, which repeats _version, and _CHANGE_TYPE, which is UPSERT, or DELETE of a tombstone if
+	// DeleteTombstones is set.
+	SequenceField, ChangeField int32
+	DeleteTombstones           bool
 	// VersionPrefix is the part of _version that all rows share; the position of the row, from 0, follows as 8
 	// lower-case hex digits. It counts on over COPYs and single rows; rejected rows have a position too, so positions
 	// of accepted rows only increase.
@@ -157,6 +162,7 @@ func (l *Layout) compile() ([]column, error) {
 	}
 	for name, field := range map[string]int32{
 		"_version": l.VersionField, "_synced_at": l.SyncedAtField, "_deleted": l.DeletedField,
+		"_CHANGE_SEQUENCE_NUMBER": l.SequenceField, "_CHANGE_TYPE": l.ChangeField,
 	} {
 		if field == 0 {
 			continue
@@ -183,16 +189,25 @@ func takeField(taken map[int32]string, field int32, name string) error {
 	return nil
 }
 
-// metadata encodes the fields that all rows share and says where the row's position and the value of _deleted go
-// (-1: nowhere).
-func (l *Layout) metadata() (b []byte, positionAt, deletedAt int) {
-	positionAt, deletedAt = -1, -1
-	if l.VersionField != 0 {
-		b = binary.AppendUvarint(b, uint64(uint32(l.VersionField))<<3|wireBytes)
-		b = binary.AppendUvarint(b, uint64(len(l.VersionPrefix)+positionDigits))
-		b = append(b, l.VersionPrefix...)
-		positionAt = len(b)
-		b = append(b, "00000000"...)
+// metadata is the encoded form of the fields that all rows share, and where in it the parts are that differ (-1: nowhere).
+type metadata struct {
+	encoded    []byte
+	positionAt [2]int // of the row's position in _version and in the sequence number
+	deletedAt  int    // of the value of _deleted
+	changeAt   int    // of the change type, if tombstones have another
+}
+
+// The change types have one length.
+const changeUpsert, changeDelete = "UPSERT", "DELETE"
+
+func (l *Layout) metadata() metadata {
+	m := metadata{positionAt: [2]int{-1, -1}, deletedAt: -1, changeAt: -1}
+	b := m.encoded
+	for i, field := range []int32{l.VersionField, l.SequenceField} {
+		if field != 0 {
+			b = appendMetaText(b, field, l.VersionPrefix+"00000000")
+			m.positionAt[i] = len(b) - positionDigits
+		}
 	}
 	if l.SyncedAtField != 0 {
 		b = binary.AppendUvarint(b, uint64(uint32(l.SyncedAtField))<<3|wireVarint)
@@ -200,8 +215,21 @@ func (l *Layout) metadata() (b []byte, positionAt, deletedAt int) {
 	}
 	if l.DeletedField != 0 {
 		b = binary.AppendUvarint(b, uint64(uint32(l.DeletedField))<<3|wireVarint)
-		deletedAt = len(b)
+		m.deletedAt = len(b)
 		b = append(b, 0)
 	}
-	return b, positionAt, deletedAt
+	if l.ChangeField != 0 {
+		b = appendMetaText(b, l.ChangeField, changeUpsert)
+		if l.DeleteTombstones {
+			m.changeAt = len(b) - len(changeUpsert)
+		}
+	}
+	m.encoded = b
+	return m
+}
+
+func appendMetaText(b []byte, field int32, text string) []byte {
+	b = binary.AppendUvarint(b, uint64(uint32(field))<<3|wireBytes)
+	b = binary.AppendUvarint(b, uint64(len(text)))
+	return append(b, text...)
 }

@@ -80,13 +80,18 @@ func readTime(v []byte) (int64, Reason) {
 // appendDateTime appends "2006-01-02 15:04:05.999999" of the microseconds since the Unix epoch.
 func appendDateTime(b []byte, us int64) []byte {
 	us -= minMicros // not negative within BigQuery's years, so that division rounds down
-	y, m, d := civil(us/microsPerDay + minDays)
+	b = append(appendDate(b, us/microsPerDay+minDays), ' ')
+	return appendTime(b, us%microsPerDay)
+}
+
+// appendDate appends "2006-01-02" of the days since the Unix epoch.
+func appendDate(b []byte, days int64) []byte {
+	y, m, d := civil(days)
 	century, year := y/100*2, y%100*2
-	b = append(b,
+	return append(b,
 		digitPairs[century], digitPairs[century+1], digitPairs[year], digitPairs[year+1], '-',
 		digitPairs[m*2], digitPairs[m*2+1], '-',
-		digitPairs[d*2], digitPairs[d*2+1], ' ')
-	return appendTime(b, us%microsPerDay)
+		digitPairs[d*2], digitPairs[d*2+1])
 }
 
 // appendTime appends "15:04:05.999999" of the microseconds since midnight.

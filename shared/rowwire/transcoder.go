@@ -43,9 +43,7 @@ const (
 // every further call returns that error.
 type Transcoder struct {
 	columns    []column
-	meta       []byte // encoded metadata fields
-	positionAt int    // where in meta the row's position goes; -1: nowhere
-	deletedAt  int    // where in meta the value of _deleted is; -1: nowhere
+	meta       metadata
 	maxRow     int
 	batchBytes int
 	batchRows  int
@@ -110,7 +108,7 @@ func NewTranscoder(l Layout, first *Batch, flush func(*Batch) (*Batch, error), r
 		batch:      first,
 		tuple:      make([][]byte, len(columns)),
 	}
-	t.meta, t.positionAt, t.deletedAt = l.metadata()
+	t.meta = l.metadata()
 	return t, nil
 }
 
@@ -149,13 +147,19 @@ func (t *Transcoder) Partitions() []string {
 // unless the key has the partition column. A layout without DeletedField has no tombstones: asking for them is an error
 // of the next call.
 func (t *Transcoder) Deleted(on bool) {
-	switch {
-	case t.deletedAt < 0 && on && t.err == nil:
-		t.err = errNoDeletedField
-	case t.deletedAt >= 0 && on:
-		t.meta[t.deletedAt] = 1
-	case t.deletedAt >= 0:
-		t.meta[t.deletedAt] = 0
+	if t.meta.deletedAt < 0 {
+		if on && t.err == nil {
+			t.err = errNoDeletedField
+		}
+		return
+	}
+	deleted, change := byte(0), changeUpsert
+	if on {
+		deleted, change = 1, changeDelete
+	}
+	t.meta.encoded[t.meta.deletedAt] = deleted
+	if t.meta.changeAt >= 0 {
+		copy(t.meta.encoded[t.meta.changeAt:], change)
 	}
 }
 
@@ -426,12 +430,15 @@ func (t *Transcoder) readTuple(p []byte) (int, error) {
 			partition = v
 		}
 	}
-	b = append(b, t.meta...)
-	if t.positionAt >= 0 {
+	b = append(b, t.meta.encoded...)
+	for _, at := range t.meta.positionAt {
+		if at < 0 {
+			continue
+		}
 		if err := t.checkPosition(); err != nil {
 			return 0, err
 		}
-		putHex8(b[len(b)-len(t.meta)+t.positionAt:], uint32(t.position))
+		putHex8(b[len(b)-len(t.meta.encoded)+at:], uint32(t.position))
 	}
 	t.batch.buf = b
 	if reason := t.place(len(b)-start, partition); reason != 0 {
