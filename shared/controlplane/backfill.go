@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -15,10 +16,11 @@ type Backfill struct {
 	RequestedBy string `json:"requested_by"` // id of the message that asked for it; "" if none did
 	// Barrier is a transaction id: chunks may be read once every transaction below it
 	// has ended.
-	Barrier   uint64 `json:"barrier"`
-	BatchRows int64  `json:"batch_rows"` // rows committed at once
-	Estimated int64  `json:"estimated_rows"`
-	Finished  bool   `json:"finished"`
+	Barrier   uint64    `json:"barrier"`
+	BatchRows int64     `json:"batch_rows"` // rows committed at once
+	Estimated int64     `json:"estimated_rows"`
+	Started   time.Time `json:"started"` // by the clock of the control plane
+	Finished  bool      `json:"finished"`
 }
 
 // Chunk is a part of a table that a backfill has not read to its end.

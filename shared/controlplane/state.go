@@ -18,6 +18,9 @@ type State struct {
 	Cursor      json.RawMessage // nil before the first batch
 	Pending     *Pending        // a batch whose commit is not known to have happened
 	Fingerprint string          // of what the destination was last made to fit
+	Destination string          // table that holds the rows; "" before it is known
+	Live        bool            // what people query shows that table
+	Shape       json.RawMessage // of the source's columns then; nil: not known
 	Truncated   string          // version of a truncation whose drain is under way; "" for none
 	Backfill    *Backfill       // the latest; nil before the first
 }
@@ -32,7 +35,8 @@ type Place struct {
 // Pending is a batch written to a stream that is about to be committed: all
 // that is needed to move the cursor if it turns out that it was.
 type Pending struct {
-	Stream     string          `json:"stream"`
+	Stream     string          `json:"stream"`      // what the destination knows the batch by; "" for nothing to commit
+	At         time.Time       `json:"at,omitzero"` // _synced_at of the rows
 	Position   int64           `json:"position"`
 	Cursor     json.RawMessage `json:"cursor"`
 	Rows       int64           `json:"rows"`
@@ -59,15 +63,15 @@ type Reject struct {
 func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 	var st State
 	err := s.pool.QueryRow(ctx, `
-		SELECT s.generation, s.position, s.cursor, s.pending, s.fingerprint, s.truncated,
+		SELECT s.generation, s.position, s.cursor, s.pending, s.fingerprint, s.truncated, s.destination, s.live, s.shape,
 		       CASE WHEN b.generation IS NOT NULL THEN json_build_object('generation', b.generation, 'requested_by', b.requested_by,
-		            'barrier', b.barrier, 'batch_rows', b.batch_rows, 'estimated_rows', b.estimated_rows, 'finished', b.finished_at IS NOT NULL) END
+		            'barrier', b.barrier, 'batch_rows', b.batch_rows, 'estimated_rows', b.estimated_rows, 'started', b.started_at, 'finished', b.finished_at IS NOT NULL) END
 		  FROM tidemark.sync_state s LEFT JOIN tidemark.backfills b USING (pipeline, tenant, table_name)
 		 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
 		unit.Pipeline, unit.Tenant, unit.Table).
-		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Truncated, &st.Backfill)
+		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Truncated, &st.Destination, &st.Live, &st.Shape, &st.Backfill)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return State{Generation: 1}, nil
+		return State{Generation: 1, Live: true}, nil
 	}
 	if err != nil {
 		return State{}, fmt.Errorf("reading the state of %s: %w", unit.Table, err)
@@ -209,11 +213,19 @@ func (s *Store) Touch(ctx context.Context, l *Lease, unit Unit, cursor json.RawM
 	})
 }
 
-// Prepared records what the destination was made to fit and what the cursor is
-// about; it comes before every other write of a unit, and makes its row. Where the
-// basis is another one than before, the cursor means nothing any more: it is
-// forgotten with the backfill, and a new generation begins.
-func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, fingerprint, basis string) (State, error) {
+// Preparation is what the destination was made to fit, and what the cursor is about.
+type Preparation struct {
+	Fingerprint string
+	Basis       string
+	Destination string
+	Live        bool
+	Shape       json.RawMessage
+}
+
+// Prepared records a preparation; it comes before every other write of a unit, and makes
+// its row. Where the basis is another one than before, the cursor means nothing any more:
+// it is forgotten with the backfill, and a new generation begins.
+func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, p Preparation) (State, error) {
 	err := l.write(ctx, "recording the schema", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO tidemark.sync_state (pipeline, tenant, table_name) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
 			unit.Pipeline, unit.Tenant, unit.Table); err != nil {
@@ -222,7 +234,7 @@ func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, fingerprint, 
 		tag, err := tx.Exec(ctx, `
 			UPDATE tidemark.sync_state SET generation = generation + 1, cursor = NULL, pending = NULL, truncated = ''
 			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND basis NOT IN ('', $4)`,
-			unit.Pipeline, unit.Tenant, unit.Table, basis)
+			unit.Pipeline, unit.Tenant, unit.Table, p.Basis)
 		if err != nil {
 			return err
 		}
@@ -231,14 +243,52 @@ func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, fingerprint, 
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = $4, basis = $5
-			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table, fingerprint, basis)
+		_, err = tx.Exec(ctx, `UPDATE tidemark.sync_state SET fingerprint = $4, basis = $5, destination = $6, live = $7, shape = $8
+			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+			unit.Pipeline, unit.Tenant, unit.Table, p.Fingerprint, p.Basis, p.Destination, p.Live, p.Shape)
 		return err
 	})
 	if err != nil {
 		return State{}, err
 	}
 	return s.State(ctx, unit)
+}
+
+// WentLive records that what people query shows the destination.
+func (s *Store) WentLive(ctx context.Context, l *Lease, unit Unit) error {
+	return l.write(ctx, "recording that the table is live", func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET live = true WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+			unit.Pipeline, unit.Tenant, unit.Table)
+		return err
+	})
+}
+
+// Reserve makes sure that no later batch gets the position, whatever becomes of this
+// one: of a batch whose rows are seen before it is committed.
+func (s *Store) Reserve(ctx context.Context, l *Lease, unit Unit, position int64) error {
+	return l.write(ctx, "reserving the position", func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE tidemark.sync_state SET position = greatest(position, $4) WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+			unit.Pipeline, unit.Tenant, unit.Table, position)
+		return err
+	})
+}
+
+// CountLoad counts a load job that is about to be started, and returns how many the
+// unit's table has had in the last day, that one included.
+func (s *Store) CountLoad(ctx context.Context, l *Lease, unit Unit) (loads int, err error) {
+	err = l.write(ctx, "counting the load job", func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM tidemark.load_jobs WHERE pipeline = $1 AND tenant = $2 AND table_name = $3
+			AND started_at < clock_timestamp() - interval '1 day'`, unit.Pipeline, unit.Tenant, unit.Table); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO tidemark.load_jobs (pipeline, tenant, table_name) VALUES ($1, $2, $3)`,
+			unit.Pipeline, unit.Tenant, unit.Table); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `SELECT count(*) FROM tidemark.load_jobs WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
+			unit.Pipeline, unit.Tenant, unit.Table).Scan(&loads)
+	})
+	return loads, err
 }
 
 // Distrust has the next run look at the destination again.

@@ -138,6 +138,11 @@ func (r *Runner) clean(ctx context.Context, u tick.Unit, t *pipeline.Table, leas
 	if err != nil {
 		return warehouse.Cleanup{}, err
 	}
+	state, err := r.Control.State(ctx, unit)
+	if err != nil {
+		return warehouse.Cleanup{}, err
+	}
+	target.Base = state.Destination
 	limit := int64(defaultMaxBytes)
 	if u.Pipeline.Dedup != nil {
 		limit = u.Pipeline.Dedup.MaxBytes

@@ -120,7 +120,7 @@ func (w *work) backfill(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	if len(chunks) == 0 {
-		return false, w.finishBackfill(ctx)
+		return false, waiting(ctx, w.finishBackfill(ctx))
 	}
 	if err := w.record(ctx); err != nil {
 		return false, err
@@ -185,6 +185,9 @@ func (w *work) chunk(ctx context.Context, c *controlplane.Chunk, buffers *wareho
 		return false, err
 	}
 	result, err := w.land(ctx, controlplane.Place{Unit: w.unit, Chunk: c.ID}, read, position, buffers)
+	if errors.Is(err, errUnstreamable) {
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("backfilling chunk %d: %w", c.ID, err)
 	}
@@ -221,12 +224,9 @@ func (w *work) removeGone(ctx context.Context) (partitions []string, err error) 
 		w.warn(ctx, fmt.Sprintf("%d rows were rejected, see tidemark.rejects, so nothing tells which of the older ones are gone: mend them and send full again", rejected))
 		return nil, nil
 	}
-	position, err := w.Control.BackfillPosition(ctx)
-	if err != nil {
-		return nil, err
-	}
 	swept, err := w.sweep(ctx, warehouse.Sweep{
-		Below: warehouse.GenerationPrefix(w.state.Generation), Version: warehouse.VersionAt(w.state.Generation, position, 0), At: time.Now(),
+		// No row of the generation has position 0: whatever it has of a key wins.
+		Below: warehouse.GenerationPrefix(w.state.Generation), Version: warehouse.VersionAt(w.state.Generation, 0, 0), At: time.Now(), Since: w.state.Backfill.Started,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("removing what is gone: %w", err)

@@ -16,7 +16,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -151,7 +151,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
 		err = errors.Join(lost, err)
 	}
-	err = w.finish(ctx, err)
+	err = w.finish(ctx, waiting(ctx, err))
 	lease.Release(ctx)
 	if err == nil && more {
 		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Table: unit.Table})
@@ -180,6 +180,7 @@ type work struct {
 	runID    int64 // 0: nothing worth a record has happened yet
 	warnings []string
 	detail   map[string]any // of the run's record
+	load     atomic.Bool    // some rows cannot be streamed: from here on the run's batches are loaded
 }
 
 // record opens the run's entry in the log when there is something to put in it.
@@ -241,14 +242,47 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 		if !more {
-			if more, err = w.backfill(ctx); err != nil || !more {
+			if more, err = w.backfill(ctx); err != nil {
 				return false, err
 			}
+		}
+		if !more {
+			return false, w.goLive(ctx)
 		}
 		if !tick.TimeLeft(ctx) {
 			return true, nil
 		}
 	}
+}
+
+// goLive has what people query show the table, where that is another one than before:
+// once all of it is there.
+func (w *work) goLive(ctx context.Context) error {
+	if w.state.Live || !w.whole() {
+		return nil
+	}
+	retired, err := w.Warehouse.GoLive(ctx, w.target)
+	if err != nil {
+		return err
+	}
+	if err := w.Control.WentLive(ctx, w.lease, w.unit); err != nil {
+		return err
+	}
+	w.state.Live = true
+	left := "the table before is still there: drop it when nothing needs it"
+	if retired != "" {
+		left = "the table before is now " + retired + ": drop it when nothing needs it"
+	}
+	w.warn(ctx, fmt.Sprintf("%s now shows %s; %s", w.target.Name, w.target.BaseName(), left))
+	return nil
+}
+
+// whole reports whether the destination has every row of the table.
+func (w *work) whole() bool {
+	if w.spec.Capture.Method == pipeline.MethodSnapshot {
+		return w.state.Cursor != nil
+	}
+	return w.state.Backfill != nil && w.state.Backfill.Finished
 }
 
 // describe reads what the table is now, and what its declaration makes of it.
@@ -274,6 +308,9 @@ func (w *work) describe(ctx context.Context) error {
 		return err
 	}
 	w.target, err = mapping.Destination(w.spec, w.from.Dataset(), table, w.source.Key)
+	if err == nil {
+		w.target.Base = w.state.Destination
+	}
 	return err
 }
 
@@ -288,12 +325,15 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
 	for _, warning := range w.warnings {
 		slog.WarnContext(ctx, "the table should be mended", "warning", warning)
 	}
-	identity, err := w.Warehouse.Ensure(ctx, w.target)
+	placed, err := w.Warehouse.Ensure(ctx, w.target)
 	if err != nil {
 		return err
 	}
 	before := w.state.Generation
-	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, fingerprint, w.capture.Basis()+" into "+identity); err != nil {
+	w.target.Base = placed.Base
+	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, controlplane.Preparation{
+		Fingerprint: fingerprint, Basis: w.capture.Basis() + " into " + placed.Identity, Destination: placed.Base, Live: placed.Live,
+	}); err != nil {
 		return err
 	}
 	if w.state.Generation != before {
@@ -329,6 +369,9 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 		read.Close(ctx)
 		return true, w.startOver(ctx, lost.Reason, "")
 	}
+	if errors.Is(err, errUnstreamable) {
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -336,6 +379,15 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 		w.trim(ctx, result.Cursor)
 	}
 	return result.More, nil
+}
+
+// waiting turns what only has to wait for a later run into no error.
+func waiting(ctx context.Context, err error) error {
+	if !errors.Is(err, warehouse.ErrStale) {
+		return err
+	}
+	slog.InfoContext(ctx, "the table waits", "reason", err)
+	return nil
 }
 
 // trim has the source forget what was consumed, and what it keeps for tenants that are
@@ -382,7 +434,7 @@ func (w *work) resolvePlace(ctx context.Context, place controlplane.Place, p con
 	committed := p.Stream == ""
 	if !committed {
 		var err error
-		if committed, err = w.Warehouse.Settle(ctx, w.target, p.Stream, warehouse.Version(w.state.Generation, p.Position)); err != nil {
+		if committed, err = w.Warehouse.Settle(ctx, w.target, w.batchOf(place, p)); err != nil {
 			return err
 		}
 	}
@@ -397,5 +449,5 @@ func (w *work) resolvePlace(ctx context.Context, place controlplane.Place, p con
 		return nil
 	}
 	p.RunID = w.runID // the run that earned it is over; this one records it
-	return w.settled(ctx, place, p, nil, time.Now())
+	return w.settled(ctx, place, p, nil)
 }

@@ -23,11 +23,11 @@ import (
 // stopped: beyond it something is wrong with more than a row.
 const maxRejects = 10_000
 
-// commitTimeout is under the lease's expiry, so that nobody else can hold the
-// lease while a commit of ours may still be carried out (I5).
-const commitTimeout = 20 * time.Second
+// errUnstreamable says that a batch has rows that no stream can carry: it is read again,
+// to be loaded.
+var errUnstreamable = errors.New("rows belong to partitions that take no streamed rows")
 
-// landing is one batch on its way: the rows of a read into one stream, then the
+// landing is one batch on its way: the rows of a read into one sink, then the
 // cursor they earn. Several of one table may be on their way at once.
 type landing struct {
 	*work
@@ -37,8 +37,9 @@ type landing struct {
 	buffers  *warehouse.Buffers
 
 	rows    *rowwire.Transcoder
-	filling *rowwire.Batch    // what the transcoder is writing to
-	stream  *warehouse.Stream // nil until there is a row
+	filling *rowwire.Batch // what the transcoder is writing to
+	sink    warehouse.Sink // nil until there is a row
+	loaded  bool           // by a load job
 	rejects []reject
 	refused []warehouse.RefusedRow
 }
@@ -73,7 +74,8 @@ func (l *landing) fill(ctx context.Context) (result source.Result, err error) {
 
 // open makes the transcoder that writes to the stream.
 func (l *landing) open(ctx context.Context) error {
-	layout := l.target.Layout(l.read.At())
+	l.loaded = l.load.Load() || !l.target.ByStream()
+	layout := l.target.Layout(l.read.At(), l.loaded)
 	layout.VersionPrefix = warehouse.Version(l.state.Generation, l.position)
 	layout.SyncedAt = l.read.At().UnixMicro()
 	layout.KeepLast = true
@@ -91,36 +93,56 @@ func (l *landing) finish(ctx context.Context) error {
 		}
 	}
 	l.buffers.Give(l.filling)
-	if l.stream == nil {
+	if l.sink == nil && l.spec.Write == pipeline.WriteReplace { // no rows are a state too
+		if err := l.openSink(ctx); err != nil {
+			return err
+		}
+	}
+	if l.sink == nil {
 		return nil
 	}
 	var err error
-	l.refused, err = l.stream.Finish(ctx)
+	l.refused, err = l.sink.Finish(ctx)
 	return err
 }
 
 func (l *landing) append(ctx context.Context, full *rowwire.Batch) (*rowwire.Batch, error) {
-	if l.stream == nil {
-		stream, err := l.Warehouse.NewStream(ctx, l.target, l.buffers)
-		if fault.GRPCCode(err) == codes.NotFound {
-			// The log was dropped, or is too new to be known everywhere.
-			return nil, &fault.Error{Class: fault.Transient, Remedy: "the next run makes the log table anew", Err: errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))}
-		}
-		if fault.GRPCCode(err) == codes.PermissionDenied {
-			// So BigQuery answers for a log that is gone, too: the next run finds out.
-			return nil, errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))
-		}
-		if err != nil {
+	if l.sink == nil {
+		if err := l.openSink(ctx); err != nil {
 			return nil, err
 		}
-		l.stream = stream
 	}
 	var err error
-	l.filling, err = l.stream.Append(ctx, full)
+	l.filling, err = l.sink.Append(ctx, full)
 	return l.filling, err
 }
 
+func (l *landing) openSink(ctx context.Context) error {
+	if l.target.Mode == warehouse.CDC && l.place.Chunk == 0 {
+		// Its rows are seen as they come: should the batch come to nothing, what it had
+		// must be older than what is read instead, whatever the source's clock says then.
+		if err := l.Control.Reserve(ctx, l.lease, l.unit, l.position); err != nil {
+			return err
+		}
+	}
+	sink, err := l.Warehouse.Open(ctx, l.target, l.loaded, l.buffers)
+	switch fault.GRPCCode(err) {
+	case codes.NotFound: // the table was dropped, or is too new to be known everywhere
+		return &fault.Error{Class: fault.Transient, Remedy: "the next run makes the table anew", Err: errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))}
+	case codes.PermissionDenied: // so BigQuery answers for one that is gone, too: the next run finds out
+		return errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))
+	}
+	if err == nil {
+		l.sink = sink
+	}
+	return err
+}
+
 func (l *landing) reject(r rowwire.Reject) error {
+	if r.Reason == rowwire.OutsidePartitionWindow && l.target.Loadable() && l.Warehouse.CanLoad() {
+		l.load.Store(true)
+		return errUnstreamable
+	}
 	column := ""
 	if r.Column >= 0 {
 		column = l.target.Columns[r.Column].Name
@@ -150,7 +172,7 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 		return err
 	}
 	p := controlplane.Pending{
-		Position: l.position, Cursor: result.Cursor, RunID: l.runID,
+		Position: l.position, Cursor: result.Cursor, RunID: l.runID, At: l.read.At(),
 		Rows: l.rows.Rows() - int64(len(l.refused)) - result.Deleted, Read: read, Deleted: result.Deleted,
 		Rejected: int64(len(rejects)), Bytes: l.rows.Bytes(), Partitions: l.rows.Partitions(), More: result.More, Done: !result.More,
 	}
@@ -158,45 +180,47 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 		p.Partitions = []string{warehouse.WholeLog}
 	}
 	switch {
-	case result.Truncated == nil || l.target.Deletes == warehouse.IgnoreDeletes:
+	case result.Truncated == nil || l.target.Deletes == warehouse.IgnoreDeletes || l.target.Mode == warehouse.Replace:
 	case len(rejects) > 0 && l.spec.Capture.Method == pipeline.MethodSnapshot:
 		l.warn(ctx, "rows were rejected, see tidemark.rejects, so nothing tells which of the older ones are gone: none was removed")
 	default:
 		p.Truncated = warehouse.VersionAt(l.state.Generation, l.position, *result.Truncated)
 	}
-	streamed := l.stream != nil && l.stream.Rows() > 0
-	if streamed {
-		p.Stream = l.stream.Name()
+	if l.sink != nil {
+		p.Stream = l.sink.Name()
 	}
-	if streamed || p.Truncated != "" {
+	if p.Stream != "" || p.Truncated != "" {
 		if err := l.Control.SavePending(ctx, l.lease, l.place, p, rejects); err != nil {
 			return err
 		}
 		rejects = nil // saved with it
 	}
-	if streamed {
-		if err := l.commitStream(ctx, p); err != nil {
+	if p.Stream != "" {
+		if err := l.commitSink(ctx, p); err != nil {
 			return err
 		}
 	}
-	return l.settled(ctx, l.place, p, rejects, l.read.At())
+	return l.settled(ctx, l.place, p, rejects)
 }
 
 // settled does what follows a commit of the rows: what a truncation left behind goes,
 // and the cursor moves.
-func (w *work) settled(ctx context.Context, place controlplane.Place, p controlplane.Pending, rejects []controlplane.Reject, at time.Time) error {
+func (w *work) settled(ctx context.Context, place controlplane.Place, p controlplane.Pending, rejects []controlplane.Reject) error {
 	if place.Chunk == 0 && p.Truncated == "" {
 		p.Truncated = w.state.Truncated
 	}
 	if p.Truncated != "" && !p.More {
 		// After all the rows, so that readers never see the table empty, or a part of what
 		// it was filled with again (I6): what they hold is newer than the truncation and stays.
-		swept, err := w.sweep(ctx, warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: at})
+		swept, err := w.sweep(ctx, warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: time.Now(), Since: p.At})
 		if err != nil {
 			return fmt.Errorf("removing what was truncated: %w", err)
 		}
 		p.Deleted += swept.Rows
 		p.Partitions = union(p.Partitions, swept.Partitions)
+	}
+	if w.target.Mode != warehouse.Append { // nothing is superseded there, or nothing goes
+		p.Partitions = nil
 	}
 	if err := w.Control.CommitBatch(ctx, w.lease, place, p, rejects); err != nil { // I1
 		return err
@@ -214,7 +238,7 @@ func (w *work) settled(ctx context.Context, place controlplane.Place, p controlp
 
 // sweep tombstones what is older than a version, and accounts for it.
 func (w *work) sweep(ctx context.Context, s warehouse.Sweep) (warehouse.Swept, error) {
-	s.Labels = map[string]string{"tidemark-pipeline": w.unit.Pipeline}
+	s.Labels = w.labels()
 	swept, err := w.Warehouse.Sweep(ctx, w.target, s)
 	telemetry.Bill(ctx, swept.Bytes, swept.Job)
 	return swept, err
@@ -229,10 +253,30 @@ func union(a, b []string) []string {
 	return a
 }
 
-func (l *landing) commitStream(ctx context.Context, p controlplane.Pending) error {
-	limited, cancel := context.WithTimeout(ctx, commitTimeout)
-	defer cancel()
-	err := l.Warehouse.Commit(limited, l.target, p.Stream)
+// batchOf names a saved batch to the warehouse.
+func (w *work) batchOf(place controlplane.Place, p controlplane.Pending) warehouse.Batch {
+	return warehouse.Batch{
+		Name: p.Stream, Version: warehouse.Version(w.state.Generation, p.Position), At: p.At, Partitions: p.Partitions,
+		Backfilled: place.Chunk != 0, Labels: w.labels(),
+	}
+}
+
+func (w *work) labels() map[string]string {
+	return map[string]string{"tidemark-pipeline": w.unit.Pipeline}
+}
+
+func (l *landing) commitSink(ctx context.Context, p controlplane.Pending) error {
+	if l.loaded {
+		loads, err := l.Control.CountLoad(ctx, l.lease, l.unit)
+		if err != nil {
+			return err
+		}
+		if loads > warehouse.LoadsPerDay {
+			return fault.Fix(fmt.Errorf("the table has had %d load jobs within a day, and BigQuery allows %d", loads-1, warehouse.LoadsPerDay),
+				"have it run less often (every), or raise batch_rows; it goes on by itself as the day passes")
+		}
+	}
+	err := l.Warehouse.Commit(ctx, l.target, l.batchOf(l.place, p))
 	var refused *warehouse.CommitError
 	if errors.As(err, &refused) { // answered, and certainly not done
 		return errors.Join(err, l.Control.DiscardPending(ctx, l.lease, l.place, p))
@@ -261,7 +305,7 @@ func (l *landing) wholeRows(ctx context.Context, entries []source.Refused) ([]co
 }
 
 func (l *landing) close() {
-	if l.stream != nil {
-		l.stream.Close()
+	if l.sink != nil {
+		l.sink.Close()
 	}
 }

@@ -37,6 +37,7 @@ type logged struct {
 	batch      *source.LogBatch
 	result     source.Result
 	truncated  bool // since its partitions were looked at, and nothing was written after
+	again      bool // what it has in this pull is taken from the next
 }
 
 // slot is one run of the tables that are followed by a pipeline's slot.
@@ -101,7 +102,7 @@ func (r *Runner) slot(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 	}
 	for i, t := range s.tables {
 		ctx := t.context(ctx)
-		failure := errors.Join(err, t.err)
+		failure := errors.Join(err, waiting(ctx, t.err))
 		t.detail = map[string]any{"slot": s.state.Name, "lag_bytes": s.state.Lag}
 		if failure = t.finish(ctx, failure); failure != nil {
 			errs[i] = telemetry.Scope(ctx, fmt.Errorf("extracting %s: %w", t.spec.Name, failure))
@@ -156,8 +157,10 @@ func (s *slot) run(ctx context.Context) (more bool, err error) {
 		if !more {
 			s.each(ctx, func(ctx context.Context, t *logged) error {
 				left, err := t.backfill(ctx)
-				more = more || left
-				return err
+				if more = more || left; err != nil || left {
+					return err
+				}
+				return t.goLive(ctx)
 			})
 		}
 		if !more || !tick.TimeLeft(ctx) {
@@ -359,19 +362,34 @@ func (s *slot) pull(ctx context.Context) (pulled wal.Pulled, err error) {
 		s.limit = 2 * limit
 	}
 	conn.Release() // before the tables need it
-	s.each(ctx, func(ctx context.Context, t *logged) error { return t.land(ctx, pulled) })
+	s.each(ctx, func(ctx context.Context, t *logged) error { return t.deferred(t.land(ctx, pulled)) })
+	for _, t := range s.tables {
+		pulled.More = pulled.More || t.again
+		t.again = false
+	}
 	return pulled, nil
 }
 
 // follow takes a change that has not landed before. What fails concerns this table
 // alone, which is left out from here on.
 func (t *logged) follow(ctx context.Context, c wal.Change, clock time.Time) {
-	if t.err != nil || c.Commit < t.at.LSN {
+	if t.err != nil || t.again || c.Commit < t.at.LSN {
 		return
 	}
-	if t.err = t.take(t.context(ctx), c, clock); t.err != nil {
+	err := t.take(t.context(ctx), c, clock)
+	if err != nil {
 		t.drop()
 	}
+	t.err = t.deferred(err)
+}
+
+// deferred leaves what no stream can carry to the next pull, which has it loaded.
+func (t *logged) deferred(err error) error {
+	if !errors.Is(err, errUnstreamable) {
+		return err
+	}
+	t.again = true
+	return nil
 }
 
 // take writes one change of the table.
@@ -407,6 +425,9 @@ func (t *logged) take(ctx context.Context, c wal.Change, clock time.Time) error 
 // land commits what was taken, with the position it earns, and has the table read
 // again where something happened to its partitions that no log has.
 func (t *logged) land(ctx context.Context, pulled wal.Pulled) error {
+	if t.again {
+		return nil
+	}
 	at := source.LogPosition{LSN: max(pulled.Upto, t.at.LSN), Membership: t.at.Membership, Leaves: t.at.Leaves}
 	missed := ""
 	if !pulled.More { // a truncation of all of them may be among what is left

@@ -27,6 +27,11 @@ func Destination(spec *pipeline.Table, dataset string, table *catalog.Table, key
 func Log(spec *pipeline.Table, dataset string, key []string) *warehouse.Table {
 	t := &warehouse.Table{
 		Dataset: dataset, Name: spec.Name, Key: key, ClusterBy: spec.ClusterBy,
+		MaxStaleness: spec.MaxStaleness, Anew: spec.SchemaChanges == pipeline.SchemaResync,
+		Mode: map[pipeline.Write]warehouse.Mode{
+			pipeline.WriteAppend: warehouse.Append, pipeline.WriteHistory: warehouse.History, pipeline.WriteMerge: warehouse.Merge,
+			pipeline.WriteCDC: warehouse.CDC, pipeline.WriteReplace: warehouse.Replace,
+		}[spec.Write],
 		Deletes: map[pipeline.Deletes]warehouse.Deletes{
 			pipeline.DeletesSoft: warehouse.SoftDeletes, pipeline.DeletesHard: warehouse.HardDeletes, pipeline.DeletesIgnore: warehouse.IgnoreDeletes,
 		}[spec.Deletes],
@@ -41,6 +46,6 @@ func Log(spec *pipeline.Table, dataset string, key []string) *warehouse.Table {
 // source's columns or what is declared of the table are no longer the same.
 // basis is what the cursor is about.
 func Fingerprint(table *catalog.Table, t *warehouse.Table, basis string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%q|%v|%q|%d|%s", table.Fingerprint(), t.Dataset, t.Key, t.Partition, t.ClusterBy, t.Deletes, basis))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%s|%s|%q|%v|%q|%d|%s|%s", table.Fingerprint(), t.Dataset, t.Mode, t.Key, t.Partition, t.ClusterBy, t.Deletes, t.MaxStaleness, basis))
 	return hex.EncodeToString(sum[:])
 }

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 
-	"cloud.google.com/go/bigquery"
 	storage "cloud.google.com/go/bigquery/storage/apiv1"
 	"cloud.google.com/go/bigquery/storage/apiv1/storagepb"
 	"google.golang.org/grpc/codes"
@@ -30,13 +28,15 @@ const (
 	inFlight = 4
 )
 
-// Stream is a pending stream being filled: nothing in it can be read until it
-// is committed. It drives the append protocol itself: every request carries its
-// offset, so a request sent again after a broken connection is stored once, and
-// a refused row costs that row only.
+// Stream is a stream of the Storage Write API being filled. It drives the append
+// protocol itself, so that a refused row costs that row only. Nothing in a pending
+// stream can be read until it is committed, and every request carries its offset, so
+// that one sent again after a broken connection is stored once. The default stream has
+// neither: see cdc.go.
 type Stream struct {
 	client     *storage.BigQueryWriteClient
 	name       string
+	pending    bool
 	descriptor *descriptorpb.DescriptorProto
 
 	conn    *connection
@@ -77,7 +77,7 @@ func (b *Buffers) Take() *rowwire.Batch {
 // Give takes a batch back that nobody uses any more.
 func (b *Buffers) Give(batch *rowwire.Batch) { b.free = append(b.free, batch) }
 
-// NewStream creates a pending stream on the table's log.
+// NewStream creates a pending stream on the table that the mode writes to.
 func (c *Client) NewStream(ctx context.Context, t *Table, buffers *Buffers) (*Stream, error) {
 	client, err := c.writeClient(ctx)
 	if err != nil {
@@ -88,17 +88,23 @@ func (c *Client) NewStream(ctx context.Context, t *Table, buffers *Buffers) (*St
 		WriteStream: &storagepb.WriteStream{Type: storagepb.WriteStream_PENDING},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("creating a write stream on %s: %w", t.LogName(), err)
+		return nil, fmt.Errorf("creating a write stream on %s: %w", t.streamName(), err)
 	}
-	return &Stream{client: client, name: ws.GetName(), descriptor: descriptorOf(t.Columns), buffers: buffers}, nil
+	return &Stream{client: client, name: ws.GetName(), pending: true, descriptor: descriptorOf(t.Columns, t.Mode), buffers: buffers}, nil
 }
 
 func (c *Client) parent(t *Table) string {
-	return fmt.Sprintf("projects/%s/datasets/%s/tables/%s", c.config.Project, t.Dataset, t.LogName())
+	return fmt.Sprintf("projects/%s/datasets/%s/tables/%s", c.config.Project, t.Dataset, t.streamName())
 }
 
-// Name identifies the stream for Commit and Settle, in this process or a later one.
-func (s *Stream) Name() string { return s.name }
+// Name identifies the stream for Commit and Settle, in this process or a later one; it
+// is empty where there is nothing to commit.
+func (s *Stream) Name() string {
+	if !s.pending {
+		return ""
+	}
+	return s.name
+}
 
 // Append sends a batch and returns an empty one. Up to inFlight batches are on
 // their way; the error of one may come with a later call.
@@ -121,10 +127,12 @@ func (s *Stream) Append(ctx context.Context, b *rowwire.Batch) (*rowwire.Batch, 
 // why from its answers, and sends again.
 func (s *Stream) send(ctx context.Context, r request) error {
 	message := &storagepb.AppendRowsRequest{
-		Offset: wrapperspb.Int64(r.offset),
 		Rows: &storagepb.AppendRowsRequest_ProtoRows{ProtoRows: &storagepb.AppendRowsRequest_ProtoData{
 			Rows: &storagepb.ProtoRows{SerializedRows: r.batch.Rows},
 		}},
+	}
+	if s.pending {
+		message.Offset = wrapperspb.Int64(r.offset)
 	}
 	if s.conn == nil {
 		conn, err := connect(ctx, s.client, s.name)
@@ -188,7 +196,7 @@ func (s *Stream) drain(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("waiting for what follows a refused row: %w", err)
 		}
-		if answer.GetAppendResult() != nil {
+		if s.pending && answer.GetAppendResult() != nil {
 			return errors.New("BigQuery stored rows past a gap")
 		}
 	}
@@ -267,6 +275,9 @@ func (s *Stream) Finish(ctx context.Context) ([]RefusedRow, error) {
 			return nil, err
 		}
 	}
+	if !s.pending {
+		return s.refused, nil
+	}
 	response, err := s.client.FinalizeWriteStream(ctx, &storagepb.FinalizeWriteStreamRequest{Name: s.name})
 	if err != nil {
 		return nil, fmt.Errorf("finalizing the stream: %w", err)
@@ -287,60 +298,4 @@ func (s *Stream) Close() {
 		s.conn.close()
 		s.conn = nil
 	}
-}
-
-// Commit makes a finished stream visible, all of it at once. Committing a
-// stream that is committed already is no error.
-func (c *Client) Commit(ctx context.Context, t *Table, stream string) error {
-	client, err := c.writeClient(ctx)
-	if err != nil {
-		return err
-	}
-	response, err := client.BatchCommitWriteStreams(ctx, &storagepb.BatchCommitWriteStreamsRequest{Parent: c.parent(t), WriteStreams: []string{stream}})
-	if err != nil {
-		return fmt.Errorf("committing the stream: %w", err)
-	}
-	for _, e := range response.GetStreamErrors() { // not an RPC error
-		if e.GetCode() != storagepb.StorageError_STREAM_ALREADY_COMMITTED {
-			return &CommitError{Stream: stream, Code: e.GetCode().String(), Message: e.GetErrorMessage()}
-		}
-	}
-	if len(response.GetStreamErrors()) == 0 && response.GetCommitTime() == nil {
-		return errors.New("committing the stream: BigQuery answered without a commit time")
-	}
-	return nil
-}
-
-// CommitError is a commit that BigQuery answered and did not do.
-type CommitError struct{ Stream, Code, Message string }
-
-func (e *CommitError) Error() string {
-	return fmt.Sprintf("committing the stream: %s: %s", e.Code, e.Message)
-}
-
-// Settle brings a commit whose outcome is unknown to an end: the stream is
-// complete, so it is committed again, which BigQuery does once. It reports
-// whether the rows are in the log. Where BigQuery no longer knows the stream the
-// log itself answers, since the version prefix belongs to that one batch (I4).
-func (c *Client) Settle(ctx context.Context, t *Table, stream, versionPrefix string) (bool, error) {
-	err := c.Commit(ctx, t, stream)
-	var refused *CommitError
-	if !errors.As(err, &refused) && fault.GRPCCode(err) != codes.NotFound {
-		return err == nil, err
-	}
-	rest, err := c.restClient(ctx)
-	if err != nil {
-		return false, err
-	}
-	q := rest.Query(fmt.Sprintf("SELECT EXISTS (SELECT 1 FROM %s WHERE STARTS_WITH(%s, @prefix))", c.path(t.Dataset, t.LogName()), quote(VersionColumn)))
-	q.Parameters = []bigquery.QueryParameter{{Name: "prefix", Value: versionPrefix}}
-	var found bool
-	err = queryRow(ctx, q, &found)
-	if fault.HTTPStatus(err) == http.StatusNotFound {
-		return false, nil // nor is there a log that could have the rows
-	}
-	if err != nil {
-		return false, fmt.Errorf("looking for the batch in the log: %w", err)
-	}
-	return found, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"cloud.google.com/go/bigquery"
 	storage "cloud.google.com/go/bigquery/storage/apiv1"
+	gcs "cloud.google.com/go/storage"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -21,6 +22,8 @@ type Config struct {
 	Location string // BIGQUERY_LOCATION, "" for the default
 	// host:port of an emulator's REST and gRPC servers; "" for BigQuery itself.
 	Host, StorageHost string
+	// StagingBucket is the bucket of Cloud Storage that load jobs read from; "" for none.
+	StagingBucket string
 }
 
 // Client is a connection to BigQuery. It is safe for concurrent use, and opens
@@ -32,6 +35,7 @@ type Client struct {
 	rest   *bigquery.Client
 	writer *storage.BigQueryWriteClient
 	reader *storage.BigQueryReadClient
+	bucket *gcs.Client
 }
 
 // NewClient returns a client; it does not connect.
@@ -55,6 +59,9 @@ func (c *Client) Close() error {
 	}
 	if c.reader != nil {
 		keep(c.reader.Close())
+	}
+	if c.bucket != nil {
+		keep(c.bucket.Close())
 	}
 	if first != nil {
 		return fmt.Errorf("closing BigQuery clients: %w", first)
@@ -109,6 +116,21 @@ func (c *Client) readClient(ctx context.Context) (*storage.BigQueryReadClient, e
 		return nil, fmt.Errorf("opening the Storage Read API: %w", err)
 	}
 	c.reader = client
+	return client, nil
+}
+
+// storageClient finds the emulator itself, by STORAGE_EMULATOR_HOST.
+func (c *Client) storageClient(ctx context.Context) (*gcs.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bucket != nil {
+		return c.bucket, nil
+	}
+	client, err := gcs.NewClient(context.WithoutCancel(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("opening Cloud Storage: %w", err)
+	}
+	c.bucket = client
 	return client, nil
 }
 

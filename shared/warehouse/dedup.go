@@ -44,10 +44,15 @@ const (
 // has changed; the last values of a row deleted under HardDeletes, until
 // something else happens in their partition; tombstones of rows that came back.
 //
+// Only logs have superseded versions to clean up: of other modes it does nothing.
+//
 // It returns when BigQuery's jobs have ended, with an error if one failed, and
 // refuses to start a job whose estimate is over maxBytes.
 func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBytes int64, labels map[string]string) (Cleanup, error) {
 	var done Cleanup
+	if t.Mode != Append {
+		return done, nil
+	}
 	client, err := c.restClient(ctx)
 	if err != nil {
 		return done, err
@@ -63,7 +68,7 @@ func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBy
 		q := client.Query(c.dedupSQL(t, b))
 		q.Parameters, q.Labels = b.parameters, labels
 		if err := dedupJob(ctx, q, t, maxBytes, &done); err != nil {
-			return done, fmt.Errorf("cleaning up %s %s: %w", t.LogName(), b.name, err)
+			return done, fmt.Errorf("cleaning up %s %s: %w", t.BaseName(), b.name, err)
 		}
 	}
 	return done, nil
@@ -75,9 +80,9 @@ func (t *Table) partitioned(ctx context.Context, client *bigquery.Client) (*Tabl
 	if t.Partition == nil || t.column(t.Partition.Column) != nil {
 		return t, nil
 	}
-	log, err := client.Dataset(t.Dataset).Table(t.LogName()).Metadata(ctx)
+	log, err := client.Dataset(t.Dataset).Table(t.BaseName()).Metadata(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("looking at %s: %w", t.LogName(), err)
+		return nil, fmt.Errorf("looking at %s: %w", t.BaseName(), err)
 	}
 	kind := rowwire.Timestamp
 	for _, f := range log.Schema {
@@ -116,7 +121,7 @@ func dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxBytes int64, 
 }
 
 func (c *Client) dedupSQL(t *Table, b bound) string {
-	log := c.path(t.Dataset, t.LogName())
+	log := c.path(t.Dataset, t.BaseName())
 	columns := append(slices.Clone(t.Key), VersionColumn)
 	old := alias("old", columns)
 	conditions := make([]string, 0, len(columns)+1)
@@ -170,9 +175,11 @@ func (t *Table) bounds(partitions []string) ([]bound, error) {
 	column := quote(t.Partition.Column)
 	var out []bound
 	var from, to time.Time
+	spans := 0
 	flush := func() {
 		if !from.IsZero() {
-			out = append(out, t.between(column, from, to))
+			out = append(out, t.between(column, from, to, spans))
+			spans++
 		}
 	}
 	for _, id := range slices.Sorted(slices.Values(partitions)) {
@@ -195,7 +202,8 @@ func (t *Table) bounds(partitions []string) ([]bound, error) {
 	return out, nil
 }
 
-func (t *Table) between(column string, from, to time.Time) bound {
+// between bounds to a span of time, the n-th of a statement.
+func (t *Table) between(column string, from, to time.Time, n int) bound {
 	value := func(at time.Time) any {
 		switch c := t.column(t.Partition.Column); {
 		case c != nil && c.Kind == rowwire.Date:
@@ -209,9 +217,9 @@ func (t *Table) between(column string, from, to time.Time) bound {
 		span: true,
 		name: from.Format(time.RFC3339) + " to " + to.Format(time.RFC3339),
 		on: func(alias string) string {
-			return fmt.Sprintf("%[1]s.%[2]s >= @from AND %[1]s.%[2]s < @to", alias, column)
+			return fmt.Sprintf("%[1]s.%[2]s >= @from%[3]d AND %[1]s.%[2]s < @to%[3]d", alias, column, n)
 		},
-		parameters: []bigquery.QueryParameter{{Name: "from", Value: value(from)}, {Name: "to", Value: value(to)}},
+		parameters: []bigquery.QueryParameter{{Name: fmt.Sprintf("from%d", n), Value: value(from)}, {Name: fmt.Sprintf("to%d", n), Value: value(to)}},
 	}
 }
 

@@ -44,15 +44,15 @@ func fieldTypes(k rowwire.Kind) (bigquery.FieldType, descriptorpb.FieldDescripto
 	switch k {
 	case rowwire.Bool:
 		return bigquery.BooleanFieldType, descriptorpb.FieldDescriptorProto_TYPE_BOOL
-	case rowwire.Int2, rowwire.Int4, rowwire.Int8:
+	case rowwire.Int2, rowwire.Int4, rowwire.Int8, rowwire.NumericInt:
 		return bigquery.IntegerFieldType, descriptorpb.FieldDescriptorProto_TYPE_INT64
-	case rowwire.Float4, rowwire.Float8:
+	case rowwire.Float4, rowwire.Float8, rowwire.NumericFloat:
 		return bigquery.FloatFieldType, descriptorpb.FieldDescriptorProto_TYPE_DOUBLE
 	case rowwire.Numeric:
 		return bigquery.NumericFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
 	case rowwire.BigNumeric:
 		return bigquery.BigNumericFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
-	case rowwire.JSON, rowwire.JSONB:
+	case rowwire.JSON, rowwire.JSONB, rowwire.JSONText:
 		return bigquery.JSONFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
 	case rowwire.Bytes:
 		return bigquery.BytesFieldType, descriptorpb.FieldDescriptorProto_TYPE_BYTES
@@ -64,7 +64,11 @@ func fieldTypes(k rowwire.Kind) (bigquery.FieldType, descriptorpb.FieldDescripto
 		return bigquery.DateTimeFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
 	case rowwire.Timestamp:
 		return bigquery.TimestampFieldType, descriptorpb.FieldDescriptorProto_TYPE_INT64
-	case rowwire.Text, rowwire.UUID:
+	case rowwire.Interval:
+		return bigquery.IntervalFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+	case rowwire.Geography:
+		return bigquery.GeographyFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
+	case rowwire.Text, rowwire.UUID, rowwire.IntervalText:
 	}
 	return bigquery.StringFieldType, descriptorpb.FieldDescriptorProto_TYPE_STRING
 }
@@ -86,7 +90,7 @@ var protoName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // descriptorOf describes the messages rowwire writes: field i+1 is column i.
 // Names that are no identifiers travel in the column_name annotation.
-func descriptorOf(columns []Column) *descriptorpb.DescriptorProto {
+func descriptorOf(columns []Column, mode Mode) *descriptorpb.DescriptorProto {
 	d := &descriptorpb.DescriptorProto{Name: proto.String("Row")}
 	taken := map[string]bool{}
 	for _, c := range columns {
@@ -121,22 +125,34 @@ func descriptorOf(columns []Column) *descriptorpb.DescriptorProto {
 	add(version, VersionColumn, descriptorpb.FieldDescriptorProto_TYPE_STRING, required)
 	add(syncedAt, SyncedAtColumn, descriptorpb.FieldDescriptorProto_TYPE_INT64, required)
 	add(deleted, DeletedColumn, descriptorpb.FieldDescriptorProto_TYPE_BOOL, required)
+	if mode == CDC {
+		sequence, change := changeFields(len(columns))
+		add(sequence, sequenceColumn, descriptorpb.FieldDescriptorProto_TYPE_STRING, required)
+		add(change, changeColumn, descriptorpb.FieldDescriptorProto_TYPE_STRING, required)
+	}
 	return d
 }
 
-// Layout is the rowwire layout of rows for the table's log, read at the given
-// time, which says what BigQuery takes into time partitions.
-func (t *Table) Layout(at time.Time) rowwire.Layout {
+// Layout is the rowwire layout of rows for the table, read at the given time, which says
+// what BigQuery takes into time partitions of those that are streamed; what is loaded
+// may go into any.
+func (t *Table) Layout(at time.Time, loaded bool) rowwire.Layout {
 	l := rowwire.Layout{Columns: make([]rowwire.Column, len(t.Columns)), BatchBytes: requestBytes}
 	if p := t.Partition; p != nil {
 		granularities := map[string]rowwire.Granularity{"hour": rowwire.Hour, "day": rowwire.Day, "month": rowwire.Month, "year": rowwire.Year}
 		l.Partition = &rowwire.Partition{Granularity: granularities[p.Granularity], Column: slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == p.Column })}
-		l.Partition.Earliest, l.Partition.Latest = streamingWindow(at)
+		if !loaded && t.Mode != Merge { // what is staged is in no partition of the table yet
+			l.Partition.Earliest, l.Partition.Latest = streamingWindow(at)
+		}
 	}
 	for i, c := range t.Columns {
 		l.Columns[i] = rowwire.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Field: int32(i + 1)}
 	}
 	l.VersionField, l.SyncedAtField, l.DeletedField = metadataFields(len(t.Columns))
+	if t.Mode == CDC {
+		l.SequenceField, l.ChangeField = changeFields(len(t.Columns))
+		l.DeleteTombstones = t.Deletes == HardDeletes
+	}
 	return l
 }
 

@@ -22,6 +22,7 @@ type Sweep struct {
 	// does nothing to what it has swept; no row may have it.
 	Version string
 	At      time.Time // their _synced_at
+	Since   time.Time // every version below Below had been written by then
 	Labels  map[string]string
 }
 
@@ -36,49 +37,67 @@ type Swept struct {
 	Partitions []string
 }
 
-// Sweep writes a tombstone for every key whose newest version is below s.Below
-// and none itself. Its tombstones become visible together (I6). Done again, after
-// whatever end of an earlier attempt, it adds what is missing and leads to the same
-// state; two at a time may write doubles of a tombstone, which views show once (I4).
-// Under IgnoreDeletes nothing leaves the warehouse, and it does nothing.
+// Sweep writes a tombstone for every key whose newest version is below s.Below and none
+// itself, or does to its row in the table what that tombstone would. All of it becomes
+// visible together (I6), but for CDC. Done again, after whatever end of an earlier
+// attempt, it adds what is missing and leads to the same state; two at a time may write
+// doubles of a tombstone, which views show once (I4). Under IgnoreDeletes nothing leaves
+// the warehouse, and under Replace nothing is left to leave: it does nothing. The error
+// ErrStale says that it has to wait.
 //
-// It reads the key and two more columns of the whole log, and returns when
-// BigQuery's job has ended. There is no cap of bytes: not to sweep would leave
-// rows in the warehouse that the source no longer has.
+// It reads the key and two more columns of the whole table, and returns when BigQuery's
+// job has ended. There is no cap of bytes: not to sweep would leave rows in the
+// warehouse that the source no longer has.
 func (c *Client) Sweep(ctx context.Context, t *Table, s Sweep) (Swept, error) {
-	var swept Swept
-	if t.Deletes == IgnoreDeletes {
-		return swept, nil
+	if t.Deletes == IgnoreDeletes || t.Mode == Replace {
+		return Swept{}, nil
 	}
 	if s.Below == "" || s.Version < s.Below || s.At.IsZero() {
-		return swept, fmt.Errorf("sweeping %s: below %q with version %q at %s: %w", t.LogName(), s.Below, s.Version, s.At, errSweep)
+		return Swept{}, fmt.Errorf("sweeping %s: below %q with version %q at %s: %w", t.BaseName(), s.Below, s.Version, s.At, errSweep)
 	}
-	client, err := c.restClient(ctx)
+	sweep := c.sweepRows
+	if t.Mode == CDC {
+		sweep = c.sweepChanges
+	}
+	swept, err := sweep(ctx, t, s)
 	if err != nil {
-		return swept, err
+		return swept, fmt.Errorf("sweeping %s: %w", t.BaseName(), err)
 	}
-	q := client.Query(c.sweepSQL(t))
-	q.Labels = s.Labels
-	q.Parameters = []bigquery.QueryParameter{{Name: "below", Value: s.Below}, {Name: "version", Value: s.Version}, {Name: "at", Value: s.At}}
-	done, err := runDML(ctx, q, "sweep", t)
-	swept.Job, swept.Bytes, swept.Rows = done.job, done.bytes, done.rows
-	if err != nil {
-		return swept, fmt.Errorf("sweeping %s: %w", t.LogName(), err)
-	}
-	swept.Partitions = t.sweptPartitions()
 	return swept, nil
 }
 
 // errSweep refuses a sweep that would not come to an end.
 var errSweep = errors.New("a sweep needs a bound, a version not below it and a time")
 
+func (c *Client) sweepRows(ctx context.Context, t *Table, s Sweep) (Swept, error) {
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return Swept{}, err
+	}
+	q := client.Query(c.sweepSQL(t))
+	q.Labels = s.Labels
+	q.Parameters = []bigquery.QueryParameter{{Name: "below", Value: s.Below}, {Name: "version", Value: s.Version}, {Name: "at", Value: s.At}}
+	done, err := runDML(ctx, q, "sweep", t)
+	swept := Swept{Job: done.job, Bytes: done.bytes, Rows: done.rows}
+	if err == nil && t.Mode == Append {
+		swept.Partitions = t.sweptPartitions()
+	}
+	return swept, err
+}
+
 func (c *Client) sweepSQL(t *Table) string {
-	log := c.path(t.Dataset, t.LogName())
+	base := c.path(t.Dataset, t.BaseName())
+	version, deleted := quote(VersionColumn), quote(DeletedColumn)
+	switch {
+	case t.Mode == Merge && t.Deletes == HardDeletes:
+		return fmt.Sprintf("DELETE FROM %s WHERE %s < @below", base, version)
+	case t.Mode == Merge:
+		return fmt.Sprintf("UPDATE %s SET %s = @version, %s = @at, %[4]s = TRUE WHERE %[2]s < @below AND NOT %[4]s", base, version, quote(SyncedAtColumn), deleted)
+	}
 	v := alias("v", t.Key)
 	key := v + "." + strings.Join(quoteAll(t.Key), ", "+v+".")
-	version, deleted := quote(VersionColumn), quote(DeletedColumn)
 	return fmt.Sprintf("INSERT INTO %s (%s, %s, %s, %s) SELECT %s, @version, @at, TRUE FROM %s AS %s WHERE TRUE GROUP BY %s",
-		log, strings.Join(quoteAll(t.Key), ", "), version, quote(SyncedAtColumn), deleted, key, log, v, key) +
+		base, strings.Join(quoteAll(t.Key), ", "), version, quote(SyncedAtColumn), deleted, key, base, v, key) +
 		// Doubles of a version are alike, so that any of them may answer.
 		fmt.Sprintf(" HAVING MAX(%[1]s.%[2]s) < @below AND NOT ANY_VALUE(%[1]s.%[3]s HAVING MAX %[1]s.%[2]s)", v, version, deleted)
 }

@@ -2,10 +2,12 @@ package warehouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"cloud.google.com/go/bigquery"
 
@@ -13,115 +15,212 @@ import (
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
-// Table is a destination in append mode: the log Name_log of every version and
-// the view Name of the newest per key.
+// Table is a destination, as people query it by Name.
 type Table struct {
 	Dataset   string
 	Name      string
+	Mode      Mode
+	Base      string // table with the rows, as Ensure returned it; "" before
 	Columns   []Column
 	Key       []string
 	Partition *Partition
 	ClusterBy []string // empty: the key
 	Deletes   Deletes
+	// MaxStaleness is, of CDC, how old what a query sees may be.
+	MaxStaleness time.Duration
+	// Anew has a table that can no longer be made to fit replaced by a new one, where it
+	// is an error otherwise.
+	Anew bool
 }
 
-// Partition is the time partitioning of a log.
+// Partition is the time partitioning of a table.
 type Partition struct {
 	Column      string
 	Granularity string // hour, day, month, year
 }
 
-// LogName is the name of the table that holds every version.
-func (t *Table) LogName() string { return t.Name + "_log" }
+// Placement is where the rows of a table are.
+type Placement struct {
+	Base     string // name of the table
+	Identity string // of that table: one dropped and made anew has another
+	// Live says that Name is that table, or a view of it. Otherwise it shows the table
+	// before, until GoLive.
+	Live bool
+}
 
 func (c *Client) path(dataset, table string) string {
 	return quote(c.config.Project + "." + dataset + "." + table)
 }
 
-// Ensure makes the log and the view fit the columns: it creates what is
-// missing, adds columns and relaxes required ones. What it cannot do without
-// touching data (another type, another partitioning) is a permanent error. It
-// returns the identity of the log: a log dropped and made anew has another.
-func (c *Client) Ensure(ctx context.Context, t *Table) (identity string, err error) {
+// Ensure makes the tables fit the columns: it creates what is missing, adds columns and
+// relaxes required ones. What it cannot do without touching data (another type, another
+// partitioning) is a permanent error, or has a new table made where t.Anew is set. A
+// table of the same name that another mode made stays what readers see, see GoLive; one
+// that was not made here is an error.
+func (c *Client) Ensure(ctx context.Context, t *Table) (Placement, error) {
 	if err := checkNames(t.Name, t.Columns); err != nil {
-		return "", err
+		return Placement{}, err
 	}
 	client, err := c.restClient(ctx)
 	if err != nil {
-		return "", err
+		return Placement{}, err
 	}
 	dataset := client.Dataset(t.Dataset)
-	log, err := c.ensureLog(ctx, dataset, t)
+	placed := *t
+	md, err := c.ensureBase(ctx, dataset, &placed)
 	if err != nil {
-		return "", fmt.Errorf("preparing table %s.%s: %w", t.Dataset, t.LogName(), err)
+		return Placement{}, err
 	}
-	if err := c.ensureView(ctx, dataset, t, c.viewSQL(t, log.Schema)); err != nil {
-		return "", fmt.Errorf("preparing view %s.%s: %w", t.Dataset, t.Name, err)
+	if t.Mode == Merge {
+		if err := c.ensureStaging(ctx, dataset, &placed); err != nil {
+			return Placement{}, err
+		}
 	}
-	return fmt.Sprintf("%s.%s.%s@%d", c.config.Project, t.Dataset, t.LogName(), log.CreationTime.UnixMilli()), nil
+	live, err := c.ensureName(ctx, dataset, &placed, md)
+	if err != nil {
+		return Placement{}, fmt.Errorf("preparing %s.%s: %w", t.Dataset, t.Name, err)
+	}
+	return Placement{Base: placed.Base, Identity: fmt.Sprintf("%s.%s.%s@%d", c.config.Project, t.Dataset, placed.Base, md.CreationTime.UnixMilli()), Live: live}, nil
 }
 
-func (c *Client) ensureLog(ctx context.Context, dataset *bigquery.Dataset, t *Table) (*bigquery.TableMetadata, error) {
-	log := dataset.Table(t.LogName())
-	md, err := log.Metadata(ctx)
+// ensureBase finds or makes the table with the rows, and sets t.Base.
+func (c *Client) ensureBase(ctx context.Context, dataset *bigquery.Dataset, t *Table) (*bigquery.TableMetadata, error) {
+	first := 0
+	for n := range maxBases {
+		if t.base(n) == t.Base {
+			first = n
+			break
+		}
+	}
+	for n := first; n < maxBases; n++ {
+		t.Base = t.base(n)
+		md, err := c.ensureTable(ctx, dataset, t)
+		var other *otherError
+		if errors.As(err, &other) && (n == 0 && t.Mode != Append || t.Anew) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("preparing table %s.%s: %w", t.Dataset, t.Base, err)
+		}
+		return md, nil
+	}
+	return nil, fmt.Errorf("preparing table %s.%s: all of %d names are taken", t.Dataset, t.Name, maxBases)
+}
+
+// otherError says that a table was made by another mode, or that it cannot be made to
+// fit without touching data.
+type otherError struct{ error }
+
+func (e *otherError) Unwrap() error { return e.error }
+
+func unfit(err error, remedy string) error { return &otherError{fault.Fix(err, remedy)} }
+
+func (c *Client) ensureTable(ctx context.Context, dataset *bigquery.Dataset, t *Table) (*bigquery.TableMetadata, error) {
+	table := dataset.Table(t.Base)
+	md, err := table.Metadata(ctx)
 	if fault.HTTPStatus(err) == http.StatusNotFound {
-		if err := c.createLog(ctx, dataset, t); err != nil && fault.HTTPStatus(err) != http.StatusConflict { // another instance was first
+		if err := c.create(ctx, dataset, t.Base, t.metadata()); err != nil && fault.HTTPStatus(err) != http.StatusConflict { // another instance was first
 			return nil, err
 		}
-		md, err = log.Metadata(ctx)
+		md, err = table.Metadata(ctx)
 	}
+	switch {
+	case err != nil:
+		return nil, err
+	case t.made(md):
+	case managed(md):
+		return nil, &otherError{fmt.Errorf("%s was made by another write mode", t.Base)}
+	default:
+		return nil, fault.Fix(fmt.Errorf("%s.%s exists, and was not made by Tidemark for write: %s", t.Dataset, t.Base, t.Mode), "rename or drop it, or give the pipeline another dataset")
+	}
+	if err := t.fits(md); err != nil {
+		return nil, err
+	}
+	update, err := t.update(md)
+	if err != nil || update == nil {
+		return md, err
+	}
+	return table.Update(ctx, *update, md.ETag)
+}
+
+// update is what makes a table fit that can be made to; nil for nothing.
+func (t *Table) update(md *bigquery.TableMetadata) (*bigquery.TableMetadataToUpdate, error) {
+	var update bigquery.TableMetadataToUpdate
+	widened, changed, err := widen(md.Schema, schemaOf(t.Columns))
 	if err != nil {
 		return nil, err
 	}
-	if err := t.checkPartitioning(md.TimePartitioning); err != nil {
-		return nil, err
+	if changed {
+		update.Schema = widened
 	}
-	widened, changed, err := widen(md.Schema, schemaOf(t.Columns))
-	if err != nil || !changed {
-		return md, err
+	if t.Mode == CDC && !sameStaleness(md.MaxStaleness, t.MaxStaleness) {
+		update.MaxStaleness, changed = staleness(t.MaxStaleness), true
 	}
-	return log.Update(ctx, bigquery.TableMetadataToUpdate{Schema: widened}, md.ETag)
+	if !changed {
+		return nil, nil //nolint:nilnil // there is nothing to do
+	}
+	return &update, nil
 }
 
-// checkPartitioning refuses a declaration that the log was not made by: BigQuery
-// cannot partition a table anew.
-func (t *Table) checkPartitioning(have *bigquery.TimePartitioning) error {
-	want := &bigquery.TimePartitioning{}
-	if t.Partition != nil {
-		want = &bigquery.TimePartitioning{Field: t.Partition.Column, Type: bigquery.TimePartitioningType(strings.ToUpper(t.Partition.Granularity))}
-	}
+// fits refuses a declaration that the table was not made by: BigQuery can neither
+// partition a table anew nor give a table with changes another key.
+func (t *Table) fits(md *bigquery.TableMetadata) error {
+	have, want := md.TimePartitioning, t.partitioning()
 	if have == nil {
 		have = &bigquery.TimePartitioning{}
 	}
-	if strings.EqualFold(have.Field, want.Field) && have.Type == want.Type {
-		return nil
+	if want == nil {
+		want = &bigquery.TimePartitioning{}
 	}
-	return fault.Fix(fmt.Errorf("the log is partitioned by %q %s, and partition_by says %q %s", have.Field, have.Type, want.Field, want.Type),
-		"change partition_by back, or drop the log table: it is then loaded anew")
+	if !strings.EqualFold(have.Field, want.Field) || have.Type != want.Type {
+		return unfit(fmt.Errorf("the table is partitioned by %q %s, and partition_by says %q %s", have.Field, have.Type, want.Field, want.Type),
+			"change partition_by back, drop the table, or declare schema_changes: resync: it is then loaded anew")
+	}
+	if t.Mode == CDC && !slices.Equal(primaryKey(md), t.Key) {
+		return unfit(fmt.Errorf("the table has the primary key %q, and the source %q", primaryKey(md), t.Key),
+			"change the key back, drop the table, or declare schema_changes: resync: it is then loaded anew")
+	}
+	return nil
 }
 
-func (c *Client) createLog(ctx context.Context, dataset *bigquery.Dataset, t *Table) error {
-	md := &bigquery.TableMetadata{
-		Schema:      schemaOf(t.Columns),
-		Description: "Every version of " + t.Name + " that Tidemark has seen; query the view " + t.Name + " for the newest.",
-		Labels:      map[string]string{"managed-by": "tidemark"},
+func (t *Table) partitioning() *bigquery.TimePartitioning {
+	if t.Partition == nil {
+		return nil
 	}
-	if t.Partition != nil {
-		md.TimePartitioning = &bigquery.TimePartitioning{Field: t.Partition.Column, Type: bigquery.TimePartitioningType(strings.ToUpper(t.Partition.Granularity))}
-	}
+	return &bigquery.TimePartitioning{Field: t.Partition.Column, Type: bigquery.TimePartitioningType(strings.ToUpper(t.Partition.Granularity))}
+}
+
+// metadata is what the table with the rows is made from.
+func (t *Table) metadata() *bigquery.TableMetadata {
+	md := &bigquery.TableMetadata{Schema: schemaOf(t.Columns), Labels: t.labels(), TimePartitioning: t.partitioning()}
 	if fields := t.clustering(); len(fields) > 0 {
 		md.Clustering = &bigquery.Clustering{Fields: fields}
 	}
-	err := dataset.Table(t.LogName()).Create(ctx, md)
+	switch t.Mode {
+	case Append:
+		md.Description = "Every version of " + t.Name + " that Tidemark has seen; query the view " + t.Name + " for the newest."
+	case History:
+		md.Description = "Every version of " + t.Name + " that Tidemark has seen."
+	case CDC:
+		md.TableConstraints = &bigquery.TableConstraints{PrimaryKey: &bigquery.PrimaryKey{Columns: t.Key}}
+		md.MaxStaleness = staleness(t.MaxStaleness)
+	case Merge, Replace:
+	}
+	return md
+}
+
+// create makes a table, and its dataset where that is missing: locally always, in
+// production for new tenants.
+func (c *Client) create(ctx context.Context, dataset *bigquery.Dataset, name string, md *bigquery.TableMetadata) error {
+	err := dataset.Table(name).Create(ctx, md)
 	if fault.HTTPStatus(err) != http.StatusNotFound {
 		return err
 	}
-	// The dataset is missing: locally always, in production for new tenants.
 	err = dataset.Create(ctx, &bigquery.DatasetMetadata{Location: c.config.Location, Labels: map[string]string{"managed-by": "tidemark"}})
 	if err != nil && fault.HTTPStatus(err) != http.StatusConflict {
-		return fmt.Errorf("creating dataset %s: %w", t.Dataset, err)
+		return fmt.Errorf("creating dataset %s: %w", dataset.DatasetID, err)
 	}
-	return dataset.Table(t.LogName()).Create(ctx, md)
+	return dataset.Table(name).Create(ctx, md)
 }
 
 // clustering is the declared one, or the key as far as BigQuery can cluster by it.
@@ -195,8 +294,8 @@ func widen(present, wanted bigquery.Schema) (_ bigquery.Schema, changed bool, er
 			field.Required = false // BigQuery adds no required columns
 			out, changed = append(out, &field), true
 		case have.Type != w.Type || have.Repeated != w.Repeated:
-			return nil, false, fault.Fix(fmt.Errorf("column %s is %s in BigQuery and would now be %s", w.Name, describe(have), describe(w)),
-				"change the type back, or drop the log table: it is then loaded anew")
+			return nil, false, unfit(fmt.Errorf("column %s is %s in BigQuery and would now be %s", w.Name, describe(have), describe(w)),
+				"change the type back, drop the table, or declare schema_changes: resync: it is then loaded anew")
 		case have.Required && !w.Required:
 			have.Required, changed = false, true
 		}
@@ -216,28 +315,94 @@ func describe(f *bigquery.FieldSchema) string {
 	return string(f.Type)
 }
 
-func (c *Client) ensureView(ctx context.Context, dataset *bigquery.Dataset, t *Table, query string) error {
+// ensureName makes a view of the table with the rows under the name that people query,
+// where that is not the table itself. A name that shows another table is left alone:
+// live says whether it shows this one.
+func (c *Client) ensureName(ctx context.Context, dataset *bigquery.Dataset, t *Table, base *bigquery.TableMetadata) (live bool, err error) {
+	if t.Base == t.Name {
+		return true, nil
+	}
+	query := c.showSQL(t, base.Schema)
 	view := dataset.Table(t.Name)
 	md, err := view.Metadata(ctx)
 	if fault.HTTPStatus(err) == http.StatusNotFound {
-		err = view.Create(ctx, &bigquery.TableMetadata{
-			ViewQuery: query, Labels: map[string]string{"managed-by": "tidemark"},
-			Description: "Every row of " + t.LogName() + " as it is now.",
-		})
-		if fault.HTTPStatus(err) != http.StatusConflict {
-			return err
+		if err := c.createView(ctx, view, t, query); fault.HTTPStatus(err) != http.StatusConflict {
+			return err == nil, err
 		}
 		md, err = view.Metadata(ctx)
 	}
 	switch {
 	case err != nil:
-		return err
-	case md.Type != bigquery.ViewTable:
-		return fault.Fix(fmt.Errorf("%s.%s exists and is no view", t.Dataset, t.Name), "rename or drop that table; append mode needs the name for its view")
+		return false, err
+	case !managed(md):
+		return false, fault.Fix(fmt.Errorf("%s.%s exists, and was not made by Tidemark", t.Dataset, t.Name), "rename or drop it, or give the pipeline another dataset")
+	case md.Type != bigquery.ViewTable || !strings.Contains(md.ViewQuery, c.path(t.Dataset, t.Base)):
+		return false, nil
 	case md.ViewQuery == query:
-		return nil
+		return true, nil
 	}
 	_, err = view.Update(ctx, bigquery.TableMetadataToUpdate{ViewQuery: query}, md.ETag)
+	return err == nil, err
+}
+
+func (c *Client) createView(ctx context.Context, view *bigquery.Table, t *Table, query string) error {
+	return view.Create(ctx, &bigquery.TableMetadata{ViewQuery: query, Labels: t.labels(), Description: "Every row of " + t.Base + " as it is now."})
+}
+
+// GoLive has the name that people query show the table with the rows, once that is
+// complete. From one view to the next they notice nothing. A table that has the name is
+// renamed first, to what it returns: BigQuery puts no view in the place of a table, so
+// that a query between the two answers fails, and none sees half a state (I6). It may be
+// done again after whatever end of an earlier attempt (I4).
+func (c *Client) GoLive(ctx context.Context, t *Table) (retired string, err error) {
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return "", err
+	}
+	dataset := client.Dataset(t.Dataset)
+	retired, err = c.goLive(ctx, dataset, t)
+	if err != nil {
+		return "", fmt.Errorf("pointing %s.%s to %s: %w", t.Dataset, t.Name, t.BaseName(), err)
+	}
+	return retired, nil
+}
+
+func (c *Client) goLive(ctx context.Context, dataset *bigquery.Dataset, t *Table) (retired string, err error) {
+	base, err := dataset.Table(t.BaseName()).Metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	view := dataset.Table(t.Name)
+	md, err := view.Metadata(ctx)
+	missing := fault.HTTPStatus(err) == http.StatusNotFound
+	if err != nil && !missing {
+		return "", err
+	}
+	query := c.showSQL(t, base.Schema)
+	if !missing && md.Type == bigquery.ViewTable {
+		_, err = view.Update(ctx, bigquery.TableMetadataToUpdate{ViewQuery: query}, md.ETag)
+		return "", err
+	}
+	if !missing {
+		retired = fmt.Sprintf("%s_before_%s", t.Name, base.CreationTime.UTC().Format("20060102_150405"))
+		if err := c.rename(ctx, t, retired); err != nil {
+			return "", err
+		}
+	}
+	return retired, c.createView(ctx, view, t, query)
+}
+
+func (c *Client) rename(ctx context.Context, t *Table, name string) error {
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return err
+	}
+	job, err := client.Query(fmt.Sprintf("ALTER TABLE %s RENAME TO %s", c.path(t.Dataset, t.Name), quote(name))).Run(ctx)
+	if err != nil {
+		return fmt.Errorf("renaming it: %w", err)
+	}
+	// BigQuery renames no table that rows are being streamed to: that passes.
+	_, err = finish(ctx, job, fault.Transient)
 	return err
 }
 

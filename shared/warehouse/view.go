@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"cloud.google.com/go/bigquery"
 )
 
 // Deletes says what readers see of a row that was deleted in the source: of a
@@ -25,17 +23,16 @@ const (
 	IgnoreDeletes
 )
 
-// viewSQL lists its columns, because BigQuery fixes the schema of a view when
-// it is made. Columns the source dropped stay, for the queries that name them.
-// Every window is partitioned by the key alone, so that a condition on the key
-// reaches the log and its clustering, and a column nobody asks for is not read.
-func (c *Client) viewSQL(t *Table, schema bigquery.Schema) string {
-	names := make([]string, len(schema))
-	for i, field := range schema {
-		names[i] = field.Name
-	}
+// newestSQL selects the newest version of each key among those of a table that a
+// condition holds for, as the policy of deletes has it. It lists its columns, because
+// BigQuery fixes the schema of a view when it is made. Columns the source dropped stay,
+// for the queries that name them. Every window is partitioned by the key alone, so that
+// a condition on the key reaches the table and its clustering, and a column nobody asks
+// for is not read. flag, if not empty, names a further column that is true where the
+// row has values: where not all versions of its key are tombstones.
+func (t *Table) newestSQL(from string, names []string, where, flag string) string {
 	v := alias("v", names) + "."
-	columns := make([]string, len(names))
+	columns := make([]string, len(names), len(names)+1)
 	for i, name := range names {
 		columns[i] = v + quote(name)
 		if metadata := name == VersionColumn || name == SyncedAtColumn || name == DeletedColumn; metadata && t.Deletes == SoftDeletes {
@@ -44,19 +41,23 @@ func (c *Client) viewSQL(t *Table, schema bigquery.Schema) string {
 	}
 	key := "PARTITION BY " + v + strings.Join(quoteAll(t.Key), ", "+v)
 	version, deleted := v+quote(VersionColumn)+" DESC", v+quote(DeletedColumn)
-	from := fmt.Sprintf("SELECT %s FROM %s AS %s WHERE ", strings.Join(columns, ", "), c.path(t.Dataset, t.LogName()), strings.TrimSuffix(v, "."))
+	if flag != "" {
+		columns = append(columns, "NOT "+deleted+" AS "+quote(flag))
+	}
+	selected := fmt.Sprintf("SELECT %s FROM %s AS %s WHERE ", strings.Join(columns, ", "), from, strings.TrimSuffix(v, "."))
 	// Doubles of one version may exist; ROW_NUMBER keeps one of them.
 	first := fmt.Sprintf(" QUALIFY ROW_NUMBER() OVER (%s ORDER BY %s) = 1", key, version)
-	switch t.Deletes {
-	case HardDeletes:
-		return "SELECT * FROM (" + from + "TRUE" + first + ") WHERE NOT " + quote(DeletedColumn)
-	case IgnoreDeletes:
-		return from + "NOT " + deleted + first
-	case SoftDeletes:
+	switch {
+	case t.Deletes == IgnoreDeletes:
+		return selected + where + " AND NOT " + deleted + first
+	case t.Deletes == HardDeletes && flag == "":
+		return "SELECT * FROM (" + selected + where + first + ") WHERE NOT " + quote(DeletedColumn)
+	case t.Deletes == HardDeletes:
+		return selected + where + first
 	}
 	// The values of each key are those of its newest version that is no tombstone,
 	// as long as there is one, and the metadata are those of its newest of all.
-	return from + fmt.Sprintf("TRUE QUALIFY ROW_NUMBER() OVER (%[1]s ORDER BY %[2]s, %[3]s) = 1 WINDOW newest AS (%[1]s ORDER BY %[3]s)", key, deleted, version)
+	return selected + where + fmt.Sprintf(" QUALIFY ROW_NUMBER() OVER (%[1]s ORDER BY %[2]s, %[3]s) = 1 WINDOW newest AS (%[1]s ORDER BY %[3]s)", key, deleted, version)
 }
 
 // alias returns a name for a table in a statement that none of the columns has

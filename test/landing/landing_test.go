@@ -181,7 +181,7 @@ func (s *shore) land(t fatal, table *warehouse.Table, b batch) []string {
 	for _, v := range b.Rows {
 		fields, deleted = append(fields, v.fields()), append(deleted, v.Deleted)
 	}
-	layout := table.Layout(now)
+	layout := table.Layout(now, false)
 	if len(b.Rows) > 0 {
 		layout.SyncedAt = b.Rows[0].SyncedAt
 	}
@@ -228,7 +228,7 @@ func (s *shore) landWith(ctx context.Context, layout rowwire.Layout, table *ware
 	if _, err := stream.Finish(ctx); err != nil {
 		return nil, err
 	}
-	return tr.Partitions(), s.client.Commit(ctx, table, stream.Name())
+	return tr.Partitions(), s.client.Commit(ctx, table, warehouse.Batch{Name: stream.Name()})
 }
 
 // fields are the version's bytes as Postgres sends them.
@@ -269,7 +269,7 @@ func (s *shore) view(t fatal, table *warehouse.Table) []version {
 // log is every version there is.
 func (s *shore) log(t fatal, table *warehouse.Table) []version {
 	t.Helper()
-	return versions(s.read(t, fmt.Sprintf("SELECT %s FROM %s.%s ORDER BY id, _version", columns, dataset, table.LogName())))
+	return versions(s.read(t, fmt.Sprintf("SELECT %s FROM %s.%s ORDER BY id, _version", columns, dataset, table.BaseName())))
 }
 
 func versions(rows [][]bigquery.Value) []version {

@@ -44,7 +44,7 @@ func TestTruncate(t *testing.T) {
 	}
 	after.Rows[6].Key = 1 // inserted again
 	after.number()
-	layout := table.Layout(now)
+	layout := table.Layout(now, false)
 	layout.SyncedAt, layout.VersionPrefix = after.Rows[0].SyncedAt, warehouse.Version(1, 2)
 	const truncation = 5 // has an ordinal of its own
 	_, err := s.landWith(t.Context(), layout, table, func(tr *rowwire.Transcoder) error {
@@ -139,7 +139,7 @@ func TestPartitionsOfASweep(t *testing.T) {
 			if _, err := s.client.Dedup(t.Context(), table, got.Partitions, 1<<40, nil); err != nil {
 				t.Fatal(err)
 			}
-			live := s.read(t, "SELECT COUNTIF(NOT _deleted), COUNTIF(_deleted) FROM shop."+table.LogName())[0]
+			live := s.read(t, "SELECT COUNTIF(NOT _deleted), COUNTIF(_deleted) FROM shop."+table.BaseName())[0]
 			values := int64(2)
 			if c.deletes == warehouse.HardDeletes {
 				values = 0
@@ -225,7 +225,7 @@ func TestSweepOfATableThatIsGone(t *testing.T) {
 	t.Parallel()
 	s := newShore(t, "Table test-project:shop.", "Not found")
 	table, _, sweep := truncated(t, s, warehouse.SoftDeletes)
-	if err := s.look.Dataset(dataset).Table(table.LogName()).Delete(t.Context()); err != nil {
+	if err := s.look.Dataset(dataset).Table(table.BaseName()).Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.client.Sweep(t.Context(), table, sweep)

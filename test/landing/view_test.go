@@ -85,7 +85,7 @@ func TestNamesOfStatements(t *testing.T) {
 			table := s.table(deletes)
 			table.Key = []string{"v", "old"}
 			table.Columns = []warehouse.Column{{Name: "v", Kind: rowwire.Int8, Required: true}, {Name: "old", Kind: rowwire.Text, Required: true}}
-			for _, other := range []string{"newer", "newest", "log", table.LogName(), "below", "version", "at", "from", "order", "MAX_BY", "größe"} {
+			for _, other := range []string{"newer", "newest", "log", table.BaseName(), "below", "version", "at", "from", "order", "MAX_BY", "größe"} {
 				table.Columns = append(table.Columns, warehouse.Column{Name: other, Kind: rowwire.Int8})
 			}
 			table.Columns = append(table.Columns, warehouse.Column{Name: "to", Kind: rowwire.Date})
@@ -100,7 +100,7 @@ func TestNamesOfStatements(t *testing.T) {
 				return append(out, day)
 			}
 			tombstone := append([][]byte{number(2), []byte("k")}, make([][]byte, 12)...)
-			layout := table.Layout(now)
+			layout := table.Layout(now, false)
 			layout.VersionPrefix = warehouse.Version(1, 1)
 			day := []byte{0, 0, 0x26, 0x40} // 2026-10-25
 			rows, deleted := [][][]byte{row(1, 1, day), row(2, 2, day), row(1, 3, day), tombstone}, []bool{false, false, false, true}
