@@ -32,18 +32,19 @@ func compile(t *testing.T) *jsonschema.Schema {
 // full declares each key of DESIGN.md's example that there is.
 const full = `{
 	"pipeline": "shop", "source": {"schema": "public"}, "destination": {"dataset": "shop"},
-	"defaults": {"every": "1m", "write": "append", "deletes": "soft", "batch_rows": 1000},
+	"defaults": {"every": "1m", "write": "append", "deletes": "soft", "batch_rows": 1000, "schema_changes": "evolve", "max_reject_percent": 10},
 	"tenants": {"query": "SELECT id, slug FROM organizations WHERE active", "column": "organization_id", "dataset": "org_{slug}"},
 	"tables": [
 		{"name": "orders", "key": ["id"], "capture": {"method": "watermark", "cursor": "updated_at", "lookback": "10m"}, "every": "0 0 * * *", "write": "append",
-		 "deletes": "ignore", "batch_rows": 1, "partition_by": {"column": "created_at", "granularity": "month"}, "cluster_by": ["customer_id"]},
+		 "deletes": "ignore", "batch_rows": 1, "schema_changes": "stop", "max_reject_percent": 0.1, "max_staleness": "1h30m", "where": "NOT draft",
+		 "columns": {"include": ["id", "mail"], "exclude": ["secret"], "rename": {"mail": "email"}, "hash": ["tax_no"], "as": {"payload": "JSON"}, "compute": {"full name": "a || b"}}, "partition_by": {"column": "created_at", "granularity": "month"}, "cluster_by": ["customer_id"]},
 		{"name": "invoices", "capture": {"method": "changelog", "log": {"table": "admin_log", "cursor": "log_id", "lookback": 5, "object": "object_id",
 		 "type": {"column": "type_id", "value": 12, "query": "SELECT 12"}, "action": {"column": "flag", "added": [1], "changed": 2, "deleted": true}}}},
 		{"name": "order_facts", "key": ["order_id"], "query": "SELECT 2", "capture": {"method": "snapshot"},
 		 "also_changed_by": [{"table": "buyers", "key": ["buyer"], "capture": {"method": "watermark", "cursor": "at", "lookback": "5m"}, "keys": "SELECT 3"}]}
 	],
 	"wal": {"max_lag": "10GB"},
-	"dedup": {"every": "90m", "max_bytes": 1},
+	"dedup": {"every": "90m", "max_bytes": 1, "keep_deleted": "720h"},
 	"reverse_etl": [
 		{"name": "customer_scores", "every": "15m", "query": "SELECT 1", "mode": "upsert",
 		 "target": {"table": "customers", "key": {"customer_id": "id"}, "columns": {"score": "lifetime_value"}},
@@ -122,10 +123,42 @@ func TestPipelineSchema(t *testing.T) {
 		{"negative look-back", `"10m"`, `"-10m"`, false},
 		{"look-back of a counter", `"10m"`, `600`, true},
 		{"negative look-back of a counter", `"10m"`, `-1`, false},
-		{"merge", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "merge"`, false},
-		{"cdc", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "cdc"`, false},
-		{"max_staleness", `"key": ["id"]`, `"key": ["id"], "max_staleness": "10m"`, false},
-		{"columns", `"key": ["id"]`, `"key": ["id"], "columns": {}`, false},
+		{"merge", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "merge"`, true},
+		{"cdc", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "cdc"`, true},
+		{"replace", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "replace"`, true},
+		{"history by default", `"every": "1m", "write": "append"`, `"every": "1m", "write": "history"`, true},
+		{"upsert", `"0 0 * * *", "write": "append"`, `"0 0 * * *", "write": "upsert"`, false},
+		{"resync", `"stop"`, `"resync"`, true},
+		{"another schema policy", `"stop"`, `"ignore"`, false},
+		{"half a row refused", `"max_reject_percent": 0.1`, `"max_reject_percent": "1%"`, false},
+		{"no row refused", `"max_reject_percent": 0.1`, `"max_reject_percent": 0`, true},
+		{"every row refused", `"max_reject_percent": 0.1`, `"max_reject_percent": 100`, true},
+		{"more than every row refused", `"max_reject_percent": 0.1`, `"max_reject_percent": 100.1`, false},
+		{"fewer than no row refused", `"max_reject_percent": 0.1`, `"max_reject_percent": -1`, false},
+		{"staleness of nothing", `"1h30m"`, `"0s"`, true},
+		{"staleness of half a second", `"1h30m"`, `"500ms"`, false},
+		{"staleness in days", `"1h30m"`, `"1d"`, false},
+		{"staleness by default", `"every": "1m", "write"`, `"every": "1m", "max_staleness": "1m", "write"`, false},
+		{"empty condition", `"NOT draft"`, `""`, false},
+		{"conditions", `"NOT draft"`, `["NOT draft"]`, false},
+		{"no columns at all", `{"include": ["id", "mail"], "exclude": ["secret"], "rename": {"mail": "email"}, "hash": ["tax_no"], "as": {"payload": "JSON"}, "compute": {"full name": "a || b"}}`, `{}`, true},
+		{"unknown in columns", `"include"`, `"only"`, false},
+		{"nothing included", `["id", "mail"]`, `[]`, false},
+		{"included twice", `["id", "mail"]`, `["id", "id"]`, false},
+		{"excluded as text", `["secret"]`, `"secret"`, false},
+		{"renamed to nothing", `{"mail": "email"}`, `{"mail": ""}`, false},
+		{"renamed to what BigQuery does not allow", `{"mail": "email"}`, `{"mail": "e.mail"}`, false},
+		{"renamed to a backslash", `{"mail": "email"}`, `{"mail": "e\\mail"}`, false},
+		{"renamed to a bracket", `{"mail": "email"}`, `{"mail": "e]mail"}`, false},
+		{"renamed to 300 characters", `{"mail": "email"}`, `{"mail": "` + strings.Repeat("é", 300) + `"}`, true},
+		{"renamed to 301 characters", `{"mail": "email"}`, `{"mail": "` + strings.Repeat("é", 301) + `"}`, false},
+		{"renamed twice", `{"mail": "email"}`, `{"mail": ["email", "mail"]}`, false},
+		{"hash by name", `["tax_no"]`, `{"tax_no": "sha256"}`, false},
+		{"type in lower case", `"JSON"`, `"json"`, false},
+		{"type of Postgres", `"JSON"`, `"text"`, false},
+		{"computed nothing", `"a || b"`, `""`, false},
+		{"computed with a dot", `"full name"`, `"full.name"`, false},
+		{"deleted rows kept for days", `"720h"`, `"30d"`, false},
 		{"query", `"key": ["id"]`, `"key": ["id"], "query": "SELECT 1"`, true},
 		{"empty query", `"SELECT 2"`, `""`, false},
 		{"empty key", `["id"]`, `[]`, false},
@@ -203,6 +236,9 @@ func TestEmbeddedFiles(t *testing.T) {
 	pipelines, err := pipeline.Load(schemas.Pipelines(), schemas.PipelineSchema())
 	if err != nil || len(pipelines) == 0 {
 		t.Errorf("embedded pipelines: %v, %v", pipelines, err)
+	}
+	if _, err := fs.Stat(schemas.Pipelines(), "bigquery"); err != nil {
+		t.Errorf("embedded contracts: %v", err)
 	}
 	migrations, err := fs.Glob(schemas.ControlPlane(), "*.sql")
 	if err != nil || len(migrations) == 0 {

@@ -26,6 +26,8 @@ type Table struct {
 	shape   string     // as the catalogue had it, see Unchanged
 	only    bool       // a plain table: what inherits from it is not part of it
 	indexes []index
+	stored  []Column // as they are in the source, where a declaration made other Columns of them; see Declare
+	where   string   // condition on the rows, see Declare
 }
 
 // Column is one column: how it is read and what it becomes.
@@ -35,12 +37,22 @@ type Column struct {
 	NotNull  bool
 	Kind     rowwire.Kind
 	Repeated bool
+	Number   int16 // of a table's column: never given to another one; 0 for others
+	// Missing says that rows which are older than the column may have values of it: a
+	// default, say. They changed when it was added, and no capture method tells of it.
+	Missing bool
+
+	As       string // the type in BigQuery that is declared for it; "" for the usual one
+	Hash     bool   // its text is carried hashed with HashKey
+	HashKey  []byte
+	Computed bool // declared, and not in the source
 
 	Expr    string // what is SELECTed for it
 	Param   uint32 // OID of the SELECTed value
 	Base    string // name of the built-in base type, domains resolved; "" for others
 	Origin  Origin
 	refused string // why it cannot be carried
+	facts   typeFacts
 }
 
 // Origin is the table column whose value a column has unaltered; for a column of
@@ -89,14 +101,39 @@ func (t *Table) Column(name string) *Column {
 	return nil
 }
 
+// Stored returns the column of that name as the source has it, whether it is carried
+// or not; nil if the source has none.
+func (t *Table) Stored(name string) *Column {
+	columns := t.stored
+	if columns == nil {
+		columns = t.Columns
+	}
+	for i := range columns {
+		if columns[i].Name == name {
+			return &columns[i]
+		}
+	}
+	return nil
+}
+
+// LastNumber is the highest Number of a table's columns, carried or not: one that is
+// added later has a higher one.
+func (t *Table) LastNumber() int16 {
+	var last int16
+	for _, c := range slices.Concat(t.stored, t.Columns) {
+		last = max(last, c.Number)
+	}
+	return last
+}
+
 // Fingerprint changes when a column is added, dropped, renamed or retyped, or
-// its nullability changes.
+// its nullability changes, or what is declared of the columns and rows.
 func (t *Table) Fingerprint() string {
 	var b strings.Builder
 	for _, c := range t.Columns {
 		fmt.Fprintf(&b, "%s %s %t;", c.Name, c.Type, c.NotNull)
 	}
-	return b.String()
+	return b.String() + t.Declared()
 }
 
 // Leads reports whether a usable btree index begins with the column.
@@ -107,8 +144,12 @@ func (t *Table) Leads(column string) bool {
 // Missing is the permanent error for a column that a declaration names and the
 // table does not have.
 func (t *Table) Missing(what, name string) error {
-	names := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
+	columns := t.stored
+	if columns == nil {
+		columns = t.Columns
+	}
+	names := make([]string, len(columns))
+	for i, c := range columns {
 		names[i] = c.Name
 	}
 	return fault.Fix(fmt.Errorf("%s %q of %s does not exist", what, name, t.Name),

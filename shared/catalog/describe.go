@@ -35,11 +35,17 @@ const typeSQL = `t.oid, t.typname, t.typtype::text, t.typcategory::text, t.typna
 
 const elementSQL = `LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'`
 
+// A column that came with a default, an identity or NOT NULL has values in rows that
+// are older: stored once for all of them (atthasmissing, of a partitioned table in its
+// partitions), or written by a rewrite.
 const columnsSQL = `
 SELECT c.oid, c.relkind::text, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, a.attnotnull, a.attndims, a.attcollation,
+       a.atthasmissing OR a.atthasdef OR a.attidentity <> '' OR a.attnotnull OR coalesce(a.attname = ANY (partitions.missing), false),
        ` + typeSQL + `
   FROM pg_catalog.pg_namespace n
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid
+  LEFT JOIN LATERAL (SELECT array_agg(DISTINCT attname) AS missing FROM pg_partition_tree(CASE WHEN c.relkind = 'p' THEN c.oid END) JOIN pg_catalog.pg_attribute ON attrelid = relid
+                      WHERE atthasmissing) AS partitions ON true
   LEFT JOIN (pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid ` + elementSQL + `)
        ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
  WHERE n.nspname = $1 AND c.relname = $2
@@ -152,10 +158,11 @@ func (t *Table) scanColumns(rows pgx.Rows, kind *string) ([]attribute, error) {
 		var a attribute
 		var c Column
 		var declared uint32
-		targets := append([]any{&t.oid, kind, &a.number, &c.Name, &c.Type, &declared, &a.typmod, &c.NotNull, &a.dims, &a.collation}, a.targets()...)
+		targets := append([]any{&t.oid, kind, &a.number, &c.Name, &c.Type, &declared, &a.typmod, &c.NotNull, &a.dims, &a.collation, &c.Missing}, a.targets()...)
 		if err := rows.Scan(targets...); err != nil {
 			return nil, fmt.Errorf("reading columns: %w", err)
 		}
+		c.Number = a.number
 		t.Columns, attributes = append(t.Columns, c), append(attributes, a)
 		shape = append(shape, fmt.Sprintf("%s %d %d %t", c.Name, declared, a.typmod, c.NotNull))
 	}

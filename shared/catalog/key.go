@@ -42,19 +42,34 @@ func (t *Table) keyless() error {
 }
 
 func (t *Table) checkKeyColumn(name string) error {
-	c := t.Column(name)
-	if c == nil {
+	if t.Stored(name) == nil {
 		return t.Missing("key column", name)
+	}
+	c := t.Column(name)
+	if c == nil || c.Computed {
+		return fault.Fix(fmt.Errorf("key column %s of %s is not carried", name, t.Name), "take it out of columns.exclude, or add it to columns.include; to hide its values, hash it")
 	}
 	if !c.NotNull && t.query == "" {
 		return fault.Fix(fmt.Errorf("key column %s of %s may be NULL", name, t.Name),
 			fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", t.SQLName(), Quote(name)))
 	}
-	if c.Repeated || c.Kind == rowwire.JSON || c.Kind == rowwire.JSONB || c.Kind == rowwire.Float4 || c.Kind == rowwire.Float8 {
+	if c.Repeated || slices.Contains(ungrouped(), c.Kind) {
 		return fault.Fix(fmt.Errorf("key column %s of %s is a %s, which BigQuery cannot group by exactly", name, t.Name, c.Type),
 			"choose key columns of integer, text, uuid, date, time or numeric type")
 	}
+	if (c.Hash || c.As != "") && c.Kind == rowwire.Text && slices.Contains([]string{"float4", "float8", "numeric", "json", "jsonb", "interval"}, c.Base) {
+		return fault.Fix(fmt.Errorf("key column %s of %s is a %s, of which equal values may have several texts", name, t.Name, c.Type),
+			"choose key columns of integer, text, uuid, date or time type, or carry it as it is")
+	}
 	return nil
+}
+
+// ungrouped are the kinds whose values BigQuery does not group by, or takes for the same
+// where Postgres does not.
+func ungrouped() []rowwire.Kind {
+	return []rowwire.Kind{
+		rowwire.JSON, rowwire.JSONB, rowwire.JSONText, rowwire.Float4, rowwire.Float8, rowwire.NumericFloat, rowwire.Interval, rowwire.Geography,
+	}
 }
 
 // within reports whether the key holds every column of the index.

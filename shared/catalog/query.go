@@ -51,7 +51,8 @@ func (t *Table) readQuery(ctx context.Context, tx pgx.Tx) error {
 	if err := t.readReads(ctx, tx); err != nil {
 		return err
 	}
-	return t.planFields(ctx, tx, fields)
+	t.Columns, err = planFields(ctx, tx, fields)
+	return err
 }
 
 // fields are the columns of the query's rows. It is prepared as it is, so that
@@ -79,19 +80,7 @@ const selectRemedy = "write one SELECT (or WITH .. SELECT, VALUES) without param
 
 // locate says where in the query Postgres found fault, and what to do about it.
 func (t *Table) locate(err error) error {
-	located := err
-	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.Position > 0 {
-		before := []rune(t.query)
-		before = before[:min(int(refusal.Position)-1, len(before))]
-		line := 1
-		column := len(before) + 1
-		for i, r := range before {
-			if r == '\n' {
-				line, column = line+1, len(before)-i
-			}
-		}
-		located = fmt.Errorf("line %d, column %d of it: %w", line, column, err)
-	}
+	located := at(t.query, 0, err)
 	class, remedy := fault.Classify(err)
 	switch {
 	case class == fault.Permanent && fault.SQLState(err) == "42501": // insufficient_privilege
@@ -100,6 +89,25 @@ func (t *Table) locate(err error) error {
 		return fault.Fix(located, "correct the query in the pipeline file; "+selectRemedy)
 	}
 	return located
+}
+
+// at says where in a text Postgres found fault that came after so many other
+// characters in the statement.
+func at(text string, after int, err error) error {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || int(refusal.Position) <= after {
+		return err
+	}
+	before := []rune(text)
+	before = before[:min(int(refusal.Position)-1-after, len(before))]
+	line := 1
+	column := len(before) + 1
+	for i, r := range before {
+		if r == '\n' {
+			line, column = line+1, len(before)-i
+		}
+	}
+	return fmt.Errorf("line %d, column %d of it: %w", line, column, err)
 }
 
 func shapeOf(fields []pgconn.FieldDescription) string {
@@ -172,7 +180,7 @@ SELECT pg_catalog.format_type(f.type, f.typmod), coalesce(n.nspname, ''), coales
  ORDER BY f.n`
 
 // planFields makes columns of the fields. Postgres describes a domain as its base.
-func (t *Table) planFields(ctx context.Context, tx pgx.Tx, fields []pgconn.FieldDescription) error {
+func planFields(ctx context.Context, tx pgx.Tx, fields []pgconn.FieldDescription) ([]Column, error) {
 	var oids, tables []uint32
 	var typmods []int32
 	var numbers []int16
@@ -182,12 +190,13 @@ func (t *Table) planFields(ctx context.Context, tx pgx.Tx, fields []pgconn.Field
 	}
 	types, err := readTypes(ctx, tx, oids)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rows, err := tx.Query(ctx, fieldsSQL, oids, typmods, tables, numbers)
 	if err != nil {
-		return fmt.Errorf("reading columns: %w", err)
+		return nil, fmt.Errorf("reading columns: %w", err)
 	}
+	columns := make([]Column, 0, len(fields))
 	attributes := make([]attribute, 0, len(fields))
 	var typ string
 	var o Origin
@@ -199,20 +208,20 @@ func (t *Table) planFields(ctx context.Context, tx pgx.Tx, fields []pgconn.Field
 			c.Origin = o
 			c.Origin.Table = f.TableOID
 		}
-		t.Columns = append(t.Columns, c)
+		columns = append(columns, c)
 		attributes = append(attributes, attribute{typeRow: types[f.DataTypeOID], typmod: f.TypeModifier, dims: dims})
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("reading columns: %w", err)
+		return nil, fmt.Errorf("reading columns: %w", err)
 	}
 	if err := resolve(ctx, tx, attributes); err != nil {
-		return err
+		return nil, err
 	}
 	for i, a := range attributes {
-		t.Columns[i].plan(a.facts(a.typmod, a.dims))
+		columns[i].plan(a.facts(a.typmod, a.dims))
 	}
-	return nil
+	return columns, nil
 }
 
 func (t *Table) queryUnchanged(ctx context.Context, tx pgx.Tx) (bool, error) {

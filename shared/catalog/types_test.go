@@ -76,6 +76,10 @@ func TestPlan(t *testing.T) {
 	arrayOf := func(name, kind, schema string, dims int16) typeFacts {
 		return typeFacts{oid: 99, typmod: -1, dims: dims, name: "_" + name, kind: "b", category: "A", schema: schema, elemName: name, elemKind: kind, elemSchema: schema}
 	}
+	shapeOf := func(name string, typmod int32) typeFacts {
+		return typeFacts{oid: 99, typmod: typmod, name: name, kind: "b", schema: `"Geo"`}
+	}
+	wholeArray := arrayToJSON.apply(`"c"`)
 	type plan struct {
 		Kind     rowwire.Kind
 		Repeated bool
@@ -102,24 +106,32 @@ func TestPlan(t *testing.T) {
 		{`"char"`, scalarOf("char", 18), plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", false}},
 		{"oid", scalarOf("oid", 26), plan{rowwire.Int8, false, `"c"::bigint`, pgtype.Int8OID, "oid", false}},
 		{"inet", scalarOf("inet", 869), plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "inet", false}},
-		{"interval", scalarOf("interval", 1186), plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "interval", false}},
+		{"interval", scalarOf("interval", 1186), plan{rowwire.IntervalText, false, `"c"`, 1186, "interval", false}},
 		{"timetz", scalarOf("timetz", 1266), plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "timetz", false}},
 		{"timestamptz", scalarOf("timestamptz", 1184), plan{rowwire.Timestamp, false, `"c"`, 1184, "timestamptz", false}},
 		{"jsonb", scalarOf("jsonb", 3802), plan{rowwire.JSONB, false, `"c"`, 3802, "jsonb", false}},
 		{"a range", typeFacts{oid: 3904, name: "int4range", kind: "r", schema: builtin}, plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "int4range", false}},
 		{"an enum", typeFacts{oid: 99, name: "mood", kind: "e", schema: own}, plan{rowwire.Text, false, `"c"`, 99, "", false}},
-		{"a composite", typeFacts{oid: 99, name: "point3", kind: "c", schema: own}, plan{rowwire.JSONB, false, `to_jsonb("c")`, pgtype.JSONBOID, "", false}},
+		{"a composite", typeFacts{oid: 99, name: "point3", kind: "c", schema: own}, plan{rowwire.JSON, false, `to_json("c")`, pgtype.JSONOID, "", false}},
 		{"citext", typeFacts{oid: 99, name: "citext", kind: "b", schema: own}, plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", false}},
-		{"hstore", typeFacts{oid: 99, name: "hstore", kind: "b", schema: own}, plan{rowwire.JSONB, false, `to_jsonb("c")`, pgtype.JSONBOID, "", false}},
+		{"hstore", typeFacts{oid: 99, name: "hstore", kind: "b", schema: own}, plan{rowwire.JSON, false, `to_json("c")`, pgtype.JSONOID, "", false}},
 		{"a type named as a built-in one", typeFacts{oid: 99, name: "int8", kind: "b", schema: own}, plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", false}},
-		{"geometry", typeFacts{oid: 99, name: "geometry", kind: "b", schema: own}, plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", true}},
-		{"vector", typeFacts{oid: 99, name: "vector", kind: "b", schema: own}, plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", true}},
+		{"geometry", shapeOf("geometry", -1), plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", false}},
+		{"geometry(Point,4326)", shapeOf("geometry", 4326<<8|1<<2), plan{rowwire.Geography, false, `"Geo".st_asewkt("c", 30)`, pgtype.TextOID, "", false}},
+		{"geometry(Polygon,4326)", shapeOf("geometry", 4326<<8|3<<2), plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", false}},
+		{"geography", shapeOf("geography", -1), plan{rowwire.Geography, false, `"Geo".st_asewkt("c", 30)`, pgtype.TextOID, "", false}},
+		{"vector", typeFacts{oid: 99, name: "vector", kind: "b", schema: own}, plan{rowwire.Float4, true, `"c"::real[]`, pgtype.Float4ArrayOID, "", false}},
+		{"sparsevec", typeFacts{oid: 99, name: "sparsevec", kind: "b", schema: own}, plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "", false}},
+		{"vector[]", arrayOf("vector", "b", own, 1), plan{rowwire.Text, true, `"c"::text[]`, 99, "", false}},
+		{"int2vector", typeFacts{oid: 22, name: "int2vector", kind: "b", category: "A", schema: builtin, elemName: "int2", elemKind: "b", elemSchema: builtin}, plan{rowwire.Text, false, `"c"::text`, pgtype.TextOID, "int2vector", false}},
+		{"an array of a domain over int4[]", arrayOf("_int4", "b", builtin, 1), plan{rowwire.JSON, false, wholeArray, pgtype.JSONOID, "__int4", false}},
+		{"interval[]", arrayOf("interval", "b", builtin, 1), plan{rowwire.IntervalText, true, `"c"`, 99, "_interval", false}},
 		{"text[]", arrayOf("text", "b", builtin, 1), plan{rowwire.Text, true, `"c"`, 99, "_text", false}},
 		{"text[] of a domain or without dimensions", arrayOf("text", "b", builtin, 0), plan{rowwire.Text, true, `"c"`, 99, "_text", false}},
 		{"numeric(12,2)[]", prices, plan{rowwire.Numeric, true, `"c"`, 99, "_numeric", false}},
 		{"mood[]", arrayOf("mood", "e", own, 1), plan{rowwire.Text, true, `"c"`, 99, "", false}},
-		{"int4[][]", arrayOf("int4", "b", builtin, 2), plan{rowwire.JSONB, false, `to_jsonb("c")`, pgtype.JSONBOID, "_int4", false}},
-		{"composite[]", arrayOf("point3", "c", own, 1), plan{rowwire.JSONB, false, `to_jsonb("c")`, pgtype.JSONBOID, "", false}},
+		{"int4[][]", arrayOf("int4", "b", builtin, 2), plan{rowwire.JSON, false, wholeArray, pgtype.JSONOID, "_int4", false}},
+		{"composite[]", arrayOf("point3", "c", own, 1), plan{rowwire.JSON, false, wholeArray, pgtype.JSONOID, "", false}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -248,8 +260,7 @@ func TestReadable(t *testing.T) {
 	if err := table.Readable(); err != nil {
 		t.Error(err)
 	}
-	table.Columns[1].plan(typeFacts{name: "geometry", kind: "b", schema: "public"})
-	table.Columns[3].plan(typeFacts{name: "_vector", kind: "b", category: "A", schema: "public", elemName: "vector", elemKind: "b", elemSchema: "public"})
+	table.Columns[1].refused, table.Columns[3].refused = "no", "never"
 	err := table.Readable()
 	if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || remedy == "" {
 		t.Fatalf("%v is %v with the remedy %q", err, class, remedy)
@@ -257,6 +268,78 @@ func TestReadable(t *testing.T) {
 	for _, name := range []string{"tenant", "note"} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%v does not name %s", err, name)
+		}
+	}
+}
+
+// TestAs: the declared type is one of those offered, and any other is refused with them.
+func TestAs(t *testing.T) {
+	t.Parallel()
+	builtin := func(name string) typeFacts {
+		return typeFacts{oid: 1, typmod: -1, name: name, kind: "b", schema: "pg_catalog"}
+	}
+	list := func(name string) typeFacts {
+		return typeFacts{oid: 1, typmod: -1, dims: 1, name: "_" + name, kind: "b", category: "A", schema: "pg_catalog", elemName: name, elemKind: "b", elemSchema: "pg_catalog"}
+	}
+	type reads struct {
+		Kind     rowwire.Kind
+		Repeated bool
+		Expr     string
+		Param    uint32
+	}
+	whole := arrayToJSON.apply(`"c"`)
+	for _, test := range []struct {
+		facts  typeFacts
+		target string
+		want   reads // zero: refused
+	}{
+		{builtin("int8"), "INT64", reads{rowwire.Int8, false, `"c"`, 1}},
+		{builtin("int8"), "NUMERIC", reads{rowwire.Numeric, false, `"c"::numeric`, pgtype.NumericOID}},
+		{builtin("int8"), "FLOAT64", reads{rowwire.NumericFloat, false, `"c"::numeric`, pgtype.NumericOID}},
+		{builtin("int4"), "FLOAT64", reads{rowwire.Float8, false, `"c"::float8`, pgtype.Float8OID}},
+		{builtin("int8"), "STRING", reads{rowwire.Text, false, `"c"::text`, pgtype.TextOID}},
+		{builtin("int8"), "TIMESTAMP", reads{}},
+		{builtin("numeric"), "INT64", reads{rowwire.NumericInt, false, `"c"`, 1}},
+		{builtin("numeric"), "FLOAT64", reads{rowwire.NumericFloat, false, `"c"`, 1}},
+		{builtin("numeric"), "NUMERIC", reads{rowwire.Numeric, false, `"c"`, 1}},
+		{builtin("numeric"), "STRING", reads{rowwire.Text, false, `"c"::text`, pgtype.TextOID}},
+		{builtin("float8"), "NUMERIC", reads{}},
+		{builtin("text"), "JSON", reads{rowwire.JSONText, false, `"c"`, 1}},
+		{builtin("text"), "BYTES", reads{rowwire.Bytes, false, `"c"`, 1}},
+		{builtin("text"), "TIMESTAMP", reads{}},
+		{builtin("jsonb"), "STRING", reads{rowwire.Text, false, `"c"::text`, pgtype.TextOID}},
+		{builtin("timestamp"), "TIMESTAMP", reads{rowwire.Timestamp, false, `"c"`, 1}},
+		{builtin("timestamptz"), "DATETIME", reads{rowwire.DateTime, false, `"c"`, 1}},
+		{builtin("date"), "DATETIME", reads{}},
+		{builtin("interval"), "INTERVAL", reads{rowwire.Interval, false, `"c"`, 1}},
+		{builtin("inet"), "STRING", reads{rowwire.Text, false, `"c"::text`, pgtype.TextOID}},
+		{builtin("inet"), "JSON", reads{}},
+		{builtin("inet"), "", reads{}},
+		{list("interval"), "INTERVAL", reads{rowwire.Interval, true, `"c"`, 1}},
+		{list("interval"), "STRING", reads{rowwire.Text, false, `"c"::text`, pgtype.TextOID}},
+		{list("int4"), "JSON", reads{rowwire.JSON, false, whole, pgtype.JSONOID}},
+		{list("int4"), "NUMERIC", reads{rowwire.Numeric, true, `"c"::numeric[]`, 1}},
+		{list("json"), "JSON", reads{rowwire.JSON, false, whole, pgtype.JSONOID}},
+		{list("json"), "ARRAY<JSON>", reads{rowwire.JSON, true, `"c"`, 1}},
+		{list("text"), "STRING", reads{rowwire.Text, false, `"c"::text`, pgtype.TextOID}},
+		{typeFacts{oid: 1, typmod: 3857<<8 | 1<<2, name: "geometry", kind: "b", schema: "public"}, "GEOGRAPHY", reads{}},
+		{typeFacts{oid: 1, typmod: -1, name: "geometry", kind: "b", schema: "public"}, "GEOGRAPHY", reads{rowwire.Geography, false, `public.st_asewkt("c", 30)`, pgtype.TextOID}},
+	} {
+		c := Column{Name: "c", Type: test.facts.name}
+		c.plan(test.facts)
+		err := c.as(test.target)
+		if test.want == (reads{}) {
+			class, remedy := fault.Classify(err)
+			if err == nil || class != fault.Permanent || !strings.Contains(remedy, strings.Join(c.Targets(), ", ")) {
+				t.Errorf("%s as %q: %v, a %v with the remedy %q", test.facts.name, test.target, err, class, remedy)
+			}
+			continue
+		}
+		if diff := cmp.Diff(test.want, reads{c.Kind, c.Repeated, c.Expr, c.Param}); diff != "" || err != nil {
+			t.Errorf("%s as %s: %v (-want +got):\n%s", test.facts.name, test.target, err, diff)
+		}
+		if n := strings.Count(c.Expr, Quote(c.Name)); n != 1 {
+			t.Errorf("%s as %s has the value %d times", test.facts.name, test.target, n)
 		}
 	}
 }

@@ -127,6 +127,12 @@ func (s *Store) FinishBackfill(ctx context.Context, l *Lease, unit Unit, partiti
 			unit.Pipeline, unit.Tenant, unit.Table); err != nil {
 			return err
 		}
+		// Rows that were refused before have been read again since.
+		if _, err := tx.Exec(ctx, `DELETE FROM tidemark.rejects r USING tidemark.backfills b
+			WHERE b.pipeline = $1 AND b.tenant = $2 AND b.table_name = $3 AND r.kind = 'extract' AND r.pipeline = $1 AND r.tenant = $2 AND r.name = $3
+			  AND r.key IS NOT NULL AND r.rejected_at < b.started_at`, unit.Pipeline, unit.Tenant, unit.Table); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `UPDATE tidemark.backfills SET finished_at = clock_timestamp()
 			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table)
 		return err

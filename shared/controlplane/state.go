@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +50,8 @@ type Pending struct {
 	Done       bool            `json:"done,omitempty"`      // of a chunk: nothing is left of it
 	Partitions []string        `json:"partitions,omitempty"`
 	RunID      int64           `json:"run_id"`
+	// Resolved are the rejects that the batch answers: with it they are forgotten.
+	Resolved []int64 `json:"resolved,omitempty"`
 }
 
 // Reject is a row that could not be carried exactly, kept whole.
@@ -56,6 +59,7 @@ type Reject struct {
 	Column string
 	Reason string
 	Row    json.RawMessage
+	Key    json.RawMessage // as a JSON array of texts; nil where the row cannot be read again by it
 }
 
 // State reads where the unit of the lease stands; a table never seen stands at
@@ -161,6 +165,9 @@ func (s *Store) CommitBatch(ctx context.Context, l *Lease, at Place, p Pending, 
 			return err
 		}
 		if err := dirty(ctx, tx, at.Unit, p.Partitions); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM tidemark.rejects WHERE id = ANY ($1)`, p.Resolved); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, `
@@ -300,12 +307,41 @@ func (s *Store) Distrust(ctx context.Context, l *Lease, unit Unit) error {
 	})
 }
 
+// LastReject is the id of the unit's newest reject, 0 if it has none, and how many have no
+// key to read them again by.
+func (s *Store) LastReject(ctx context.Context, unit Unit) (id, keyless int64, err error) {
+	if err := s.pool.QueryRow(ctx, `SELECT coalesce(max(id), 0), count(*) FILTER (WHERE key IS NULL) FROM tidemark.rejects
+		WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3`, unit.Pipeline, unit.Tenant, unit.Table).Scan(&id, &keyless); err != nil {
+		return 0, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
+	}
+	return id, keyless, nil
+}
+
+// Rejects returns the unit's rejected rows that can be read again by their key, oldest
+// first, at most limit of those above the id after and up to another.
+func (s *Store) Rejects(ctx context.Context, unit Unit, after, upto int64, limit int) (ids []int64, keys [][]string, err error) {
+	rows, err := s.pool.Query(ctx, `SELECT id, key FROM tidemark.rejects WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3
+		AND key IS NOT NULL AND id > $4 AND id <= $5 ORDER BY id LIMIT $6`, unit.Pipeline, unit.Tenant, unit.Table, after, upto, limit)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
+	}
+	var id int64
+	var key []string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &key}, func() error {
+		ids, keys = append(ids, id), append(keys, slices.Clone(key))
+		return nil
+	}); err != nil {
+		return nil, nil, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
+	}
+	return ids, keys, nil
+}
+
 func insertRejects(ctx context.Context, tx pgx.Tx, kind string, unit Unit, run, position int64, rejects []Reject) error {
 	for _, r := range rejects {
 		if _, err := tx.Exec(ctx, `
-			INSERT INTO tidemark.rejects (run_id, kind, pipeline, tenant, name, position, column_name, reason, row)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-			run, kind, unit.Pipeline, unit.Tenant, unit.Table, position, r.Column, r.Reason, r.Row); err != nil {
+			INSERT INTO tidemark.rejects (run_id, kind, pipeline, tenant, name, position, column_name, reason, row, key)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+			run, kind, unit.Pipeline, unit.Tenant, unit.Table, position, r.Column, r.Reason, r.Row, r.Key); err != nil {
 			return err
 		}
 	}

@@ -121,7 +121,7 @@ func (r *Runner) target(ctx context.Context, u tick.Unit, t *pipeline.Table) (*w
 	if t.Query != "" {
 		return mapping.Log(t, u.Dataset(), t.Key), nil
 	}
-	table, err := source.Describe(ctx, r.Source, u.Pipeline.Schema, t)
+	table, err := source.Describe(ctx, r.Source, u.Pipeline.Schema, t, nil)
 	if err != nil {
 		return nil, err
 	}

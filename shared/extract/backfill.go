@@ -184,7 +184,8 @@ func (w *work) chunk(ctx context.Context, c *controlplane.Chunk, buffers *wareho
 	if err != nil {
 		return false, err
 	}
-	result, err := w.land(ctx, controlplane.Place{Unit: w.unit, Chunk: c.ID}, read, position, buffers)
+	l := &landing{work: w, place: controlplane.Place{Unit: w.unit, Chunk: c.ID}, read: read, position: position, buffers: buffers}
+	result, err := l.land(ctx)
 	if errors.Is(err, errUnstreamable) {
 		return false, nil
 	}

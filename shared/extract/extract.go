@@ -38,6 +38,7 @@ type Runner struct {
 	Source    *cloudsql.Pool
 	Control   *controlplane.Store
 	Warehouse *warehouse.Client
+	HashKey   []byte // of hashed columns; none where there are none
 }
 
 // tablesAtOnce bounds the tables of a unit that run together: each holds one
@@ -146,7 +147,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	if err != nil {
 		return err
 	}
-	w := &work{Runner: r, from: u, unit: unit, spec: t, lease: lease, messageID: d.ID, full: d.Full}
+	w := &work{Runner: r, from: u, unit: unit, spec: t, lease: lease, messageID: d.ID, full: d.Full, retrying: d.Retry}
 	more, err := w.run(lease.Context())
 	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
 		err = errors.Join(lost, err)
@@ -171,6 +172,7 @@ type work struct {
 	lease     *controlplane.Lease
 	messageID string
 	full      bool
+	retrying  bool // rows that were refused
 
 	capture  source.Capture
 	source   *source.Rows
@@ -247,12 +249,20 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 			}
 		}
 		if !more {
-			return false, w.goLive(ctx)
+			return false, w.settle(ctx)
 		}
 		if !tick.TimeLeft(ctx) {
 			return true, nil
 		}
 	}
+}
+
+// settle does what is to be done once there is nothing more to move.
+func (w *work) settle(ctx context.Context) error {
+	if err := w.retry(ctx); err != nil {
+		return err
+	}
+	return w.goLive(ctx)
 }
 
 // goLive has what people query show the table, where that is another one than before:
@@ -287,7 +297,7 @@ func (w *work) whole() bool {
 
 // describe reads what the table is now, and what its declaration makes of it.
 func (w *work) describe(ctx context.Context) error {
-	table, err := source.Describe(ctx, w.Source, w.from.Pipeline.Schema, w.spec)
+	table, err := source.Describe(ctx, w.Source, w.from.Pipeline.Schema, w.spec, w.HashKey)
 	if err != nil {
 		return err
 	}
@@ -308,10 +318,11 @@ func (w *work) describe(ctx context.Context) error {
 		return err
 	}
 	w.target, err = mapping.Destination(w.spec, w.from.Dataset(), table, w.source.Key)
-	if err == nil {
-		w.target.Base = w.state.Destination
+	if err != nil {
+		return err
 	}
-	return err
+	w.target.Base = w.state.Destination
+	return mapping.CheckContract(w.spec, w.target)
 }
 
 // prepare makes the destination fit when the source has changed shape, and only
@@ -364,7 +375,13 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 		return false, w.Control.Touch(ctx, w.lease, w.unit, w.state.Cursor)
 	}
 	position := max(w.state.Position+1, read.At().UnixMicro())
-	result, err := w.land(ctx, controlplane.Place{Unit: w.unit}, read, position, &w.buffers)
+	l := &landing{work: w, place: controlplane.Place{Unit: w.unit}, read: read, position: position, buffers: &w.buffers}
+	if w.spec.Capture.Method == pipeline.MethodSnapshot { // whatever was refused before is read again
+		if l.resolved, err = w.refused(ctx); err != nil {
+			return false, err
+		}
+	}
+	result, err := l.land(ctx)
 	if lost, ok := errors.AsType[*source.LostError](err); ok {
 		read.Close(ctx)
 		return true, w.startOver(ctx, lost.Reason, "")

@@ -2,6 +2,7 @@ package extract
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,8 @@ type landing struct {
 	loaded  bool           // by a load job
 	rejects []reject
 	refused []warehouse.RefusedRow
+
+	resolved []int64 // rejects that the batch answers
 }
 
 type reject struct {
@@ -50,9 +53,8 @@ type reject struct {
 	reason string
 }
 
-// land moves what a read finds into the log and commits the cursor at its place.
-func (w *work) land(ctx context.Context, place controlplane.Place, read source.Read, position int64, buffers *warehouse.Buffers) (source.Result, error) {
-	l := &landing{work: w, place: place, read: read, position: position, buffers: buffers}
+// land moves what a read finds into the table and commits the cursor at its place.
+func (l *landing) land(ctx context.Context) (source.Result, error) {
 	defer l.close()
 	result, err := l.fill(ctx)
 	if err != nil {
@@ -158,10 +160,13 @@ func (l *landing) reject(r rowwire.Reject) error {
 // commit saves what is about to happen, makes it happen, and moves the cursor.
 func (l *landing) commit(ctx context.Context, result source.Result) error {
 	read := l.rows.Rows() + l.rows.Rejected() - result.Deleted
-	if read+result.Deleted+int64(len(result.Refused)) == 0 && result.Truncated == nil && l.place.Chunk == 0 && (l.state.Truncated == "" || result.More) {
+	if read+result.Deleted+int64(len(result.Refused)) == 0 && result.Truncated == nil && l.place.Chunk == 0 && (l.state.Truncated == "" || result.More) && len(l.resolved) == 0 {
 		l.read.Close(ctx) // its connection first: never wait for a second one
 		l.state.Cursor = result.Cursor
 		return l.Control.Touch(ctx, l.lease, l.unit, result.Cursor)
+	}
+	if err := l.tolerable(read, int64(len(result.Refused))); err != nil {
+		return err
 	}
 	rejects, err := l.wholeRows(ctx, result.Refused)
 	if err != nil {
@@ -174,7 +179,7 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 	p := controlplane.Pending{
 		Position: l.position, Cursor: result.Cursor, RunID: l.runID, At: l.read.At(),
 		Rows: l.rows.Rows() - int64(len(l.refused)) - result.Deleted, Read: read, Deleted: result.Deleted,
-		Rejected: int64(len(rejects)), Bytes: l.rows.Bytes(), Partitions: l.rows.Partitions(), More: result.More, Done: !result.More,
+		Rejected: int64(len(rejects)), Bytes: l.rows.Bytes(), Partitions: l.rows.Partitions(), More: result.More, Done: !result.More, Resolved: l.resolved,
 	}
 	if l.target.Partition == nil {
 		p.Partitions = []string{warehouse.WholeLog}
@@ -284,16 +289,42 @@ func (l *landing) commitSink(ctx context.Context, p controlplane.Pending) error 
 	return err
 }
 
+// toleratedRejects is how many rows of a batch may be refused whatever their share.
+const toleratedRejects = 100
+
+// tolerable stops the table where so many rows are refused that something is wrong with
+// more than a row: nothing of the batch lands then, and nothing is lost.
+func (l *landing) tolerable(read, entries int64) error {
+	rejected := int64(len(l.rejects)+len(l.refused)) + entries
+	share := float64(rejected) / float64(max(read+entries, rejected))
+	if rejected <= toleratedRejects || share <= l.spec.MaxRejects {
+		return nil
+	}
+	why := "BigQuery refused them"
+	if len(l.rejects) > 0 {
+		last := l.rejects[len(l.rejects)-1]
+		why = fmt.Sprintf("the last for column %q: %s", last.column, last.reason)
+	}
+	return fault.Fix(fmt.Errorf("%d of %d rows refused, more than %g %%; %s", rejected, read+entries, 100*l.spec.MaxRejects, why),
+		"change the column's type, mend its values in the source, or raise max_reject_percent in the pipeline file")
+}
+
 // wholeRows are the rows left out: what we refused as it is in the snapshot,
 // what BigQuery refused as it was sent, and entries that name no row.
 func (l *landing) wholeRows(ctx context.Context, entries []source.Refused) ([]controlplane.Reject, error) {
 	out := make([]controlplane.Reject, 0, len(l.rejects)+len(l.refused)+len(entries))
 	for _, r := range l.rejects {
-		row, err := l.read.Row(ctx, r.key)
+		whole, err := l.read.Row(ctx, r.key)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, controlplane.Reject{Column: r.column, Reason: r.reason, Row: row})
+		kept := controlplane.Reject{Column: r.column, Reason: r.reason, Row: whole.Row}
+		if whole.Key != nil {
+			if kept.Key, err = json.Marshal(whole.Key); err != nil {
+				return nil, fmt.Errorf("writing the key of a rejected row: %w", err)
+			}
+		}
+		out = append(out, kept)
 	}
 	for _, r := range l.refused {
 		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row})

@@ -94,7 +94,7 @@ func (r *Runner) slot(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 		}
 		defer held.Release(ctx)
 		full := d.Full && (d.Table == "" || d.Table == t.Name)
-		s.tables = append(s.tables, &logged{work: work{Runner: r, from: u, unit: own, spec: t, lease: held, messageID: d.ID, full: full}})
+		s.tables = append(s.tables, &logged{work: work{Runner: r, from: u, unit: own, spec: t, lease: held, messageID: d.ID, full: full, retrying: d.Retry && (d.Table == "" || d.Table == t.Name)}})
 	}
 	more, err := s.run(lease.Context())
 	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
@@ -160,7 +160,7 @@ func (s *slot) run(ctx context.Context) (more bool, err error) {
 				if more = more || left; err != nil || left {
 					return err
 				}
-				return t.goLive(ctx)
+				return t.settle(ctx)
 			})
 		}
 		if !more || !tick.TimeLeft(ctx) {

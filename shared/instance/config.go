@@ -5,6 +5,9 @@
 package instance
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,6 +29,11 @@ type Config struct {
 	Control   cloudsql.Config
 	Warehouse warehouse.Config
 	Pipelines []pipeline.Pipeline
+	// StagingBucket is where load jobs find their files; "" for none. Its client reads
+	// STORAGE_EMULATOR_HOST itself.
+	StagingBucket string
+	// HashKey is what columns are hashed with: at least minHashKey bytes, or none.
+	HashKey []byte
 }
 
 // Load reads the configuration with getenv, such as os.Getenv. Everything that
@@ -47,9 +55,17 @@ func Load(getenv func(string) string) (Config, error) {
 	}
 	c.Control.OwnerOf = controlplane.Schema
 	problems := c.check()
+	target := getenv("FUNCTION_TARGET")
+	lands := target == "" || target == extractTarget
+	if lands {
+		problems = append(problems, c.landing(getenv)...)
+	}
 	var err error
 	if c.Pipelines, err = pipeline.Load(pipelineFiles(getenv), schemas.PipelineSchema()); err != nil {
 		problems = append(problems, err.Error())
+	}
+	if lands {
+		problems = append(problems, c.missing()...)
 	}
 	if len(problems) > 0 {
 		return c, fault.Fix(errors.New("the configuration is wrong:\n"+strings.Join(problems, "\n")), "correct what is listed and deploy again")
@@ -88,4 +104,66 @@ func (c *Config) check() []string {
 		problems = append(problems, "environment: one of BIGQUERY_EMULATOR_HOST and BIGQUERY_STORAGE_EMULATOR_HOST is set; set both, or neither")
 	}
 	return problems
+}
+
+// extractTarget is the function that lands rows, as FUNCTION_TARGET names it: what
+// only the landing needs, the others are deployed without.
+const extractTarget = "Extract"
+
+// landing reads what the landing of rows needs beside BigQuery, and lists what is wrong
+// with it.
+func (c *Config) landing(getenv func(string) string) []string {
+	var problems []string
+	c.StagingBucket = getenv("TIDEMARK_STAGING_BUCKET")
+	if c.StagingBucket != "" && (c.Warehouse.Host == "") != (getenv("STORAGE_EMULATOR_HOST") == "") {
+		problems = append(problems, "environment: one of BIGQUERY_EMULATOR_HOST and STORAGE_EMULATOR_HOST is set, so that load jobs would not find their files; set both, or neither")
+	}
+	var err error
+	if c.HashKey, err = hashKey(strings.TrimSpace(getenv("TIDEMARK_HASH_KEY"))); err != nil { // trimmed of the end of the line it was written as
+		problems = append(problems, err.Error())
+	}
+	return problems
+}
+
+// missing lists the tables that cannot land for want of a bucket or of a hash key.
+func (c *Config) missing() []string {
+	var problems []string
+	for _, p := range c.Pipelines {
+		need := func(t pipeline.Table, what, remedy string) {
+			problems = append(problems, pipeline.Problem{File: p.File, Line: t.Line, What: fmt.Sprintf("table %q %s", t.Name, what), Remedy: remedy}.String())
+		}
+		for _, t := range p.Tables {
+			if t.Write == pipeline.WriteReplace && c.StagingBucket == "" {
+				need(t, "is written by load jobs, which need a bucket, and TIDEMARK_STAGING_BUCKET is not set", "set it to a bucket in the location of the dataset, or write: merge")
+			}
+			if len(t.Columns.Hash) > 0 && c.HashKey == nil {
+				need(t, "has hashed columns, and TIDEMARK_HASH_KEY holds no key for them", "set it to what `openssl rand -hex 32` prints, and keep it: with another key, equal values are no longer equal")
+			}
+		}
+	}
+	return problems
+}
+
+// minHashKey is in bytes: as long as what HMAC-SHA256 makes of it (RFC 2104, 3).
+const minHashKey = sha256.Size
+
+// hashKey decodes a key in hexadecimal or base64. Its error says nothing of the text.
+func hashKey(text string) ([]byte, error) {
+	const remedy = "set it to what `openssl rand -hex 32` prints"
+	if text == "" {
+		return nil, nil
+	}
+	key, err := hex.DecodeString(text)
+	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		if err != nil {
+			key, err = encoding.DecodeString(text)
+		}
+	}
+	if err != nil {
+		return nil, errors.New("environment: TIDEMARK_HASH_KEY is neither hexadecimal nor base64; " + remedy)
+	}
+	if len(key) < minHashKey {
+		return nil, fmt.Errorf("environment: TIDEMARK_HASH_KEY has %d bytes, and less than %d can be guessed; %s", len(key), minHashKey, remedy)
+	}
+	return key, nil
 }

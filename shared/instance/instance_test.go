@@ -1,8 +1,10 @@
 package instance_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,6 +71,25 @@ func TestLoad(t *testing.T) {
 			instance.Config{Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p", Host: "a:1", StorageHost: "a:2"}},
 		},
 		{
+			"with what lands rows",
+			map[string]string{
+				"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "TIDEMARK_STAGING_BUCKET": "b",
+				"TIDEMARK_HASH_KEY": strings.Repeat("0a", 32) + "\n",
+			},
+			instance.Config{
+				Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p"}, StagingBucket: "b",
+				HashKey: bytes.Repeat([]byte{10}, 32),
+			},
+		},
+		{
+			"with all of it on emulators",
+			map[string]string{
+				"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "BIGQUERY_EMULATOR_HOST": "a:1", "BIGQUERY_STORAGE_EMULATOR_HOST": "a:2",
+				"TIDEMARK_STAGING_BUCKET": "b", "STORAGE_EMULATOR_HOST": "a:3",
+			},
+			instance.Config{Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p", Host: "a:1", StorageHost: "a:2"}, StagingBucket: "b"},
+		},
+		{
 			"the control plane apart",
 			map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "CLOUD_SQL_INSTANCE": "p:r:i", "DB_USER": "tidemark@p.iam", "DB_NAME": "shop", "CONTROL_DATABASE_URL": "postgres://u@h/d"},
 			instance.Config{Source: connector, Control: control(url), Warehouse: warehouse.Config{Project: "p"}},
@@ -121,7 +142,7 @@ func TestLoadReportsEverything(t *testing.T) {
 		"environment: DB_NAME is not set; set it to the database, or set DATABASE_URL",
 		`environment: CLOUD_SQL_IP_TYPE is "private"; set it to one of PUBLIC, PRIVATE, PSC`,
 		"environment: one of BIGQUERY_EMULATOR_HOST and BIGQUERY_STORAGE_EMULATOR_HOST is set; set both, or neither",
-		`a.yaml:3: unknown key "evry" in defaults; did you mean "every"? known keys: batch_rows, deletes, every, write`,
+		`a.yaml:3: unknown key "evry" in defaults; did you mean "every"? known keys: batch_rows, deletes, every, max_reject_percent, schema_changes, write`,
 		`b.yaml:1: the file has no "destination"; add destination:`,
 	}
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
@@ -142,6 +163,103 @@ func TestLoadStorageHostAlone(t *testing.T) {
 	_, err := instance.Load(from(map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "BIGQUERY_STORAGE_EMULATOR_HOST": "a:2"}))
 	if err == nil || !strings.Contains(err.Error(), "set both, or neither") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// landing declares a table that needs a bucket, one that needs a key and one that
+// needs neither, though its old rows go by load job.
+const landing = `pipeline: shop
+destination: {dataset: shop}
+tables:
+  - {name: stats, capture: {method: snapshot}, write: replace}
+  - {name: customers, capture: {method: wal}, columns: {hash: [email]}}
+  - {name: orders, capture: {method: wal}, partition_by: {column: at}}
+`
+
+// TestLoadForLanding: what only the landing of rows needs, Extract refuses to begin
+// without, and the other functions are deployed without.
+func TestLoadForLanding(t *testing.T) {
+	t.Parallel()
+	const (
+		bucket = "shop.yaml:4: table \"stats\" is written by load jobs, which need a bucket, and TIDEMARK_STAGING_BUCKET is not set; " +
+			"set it to a bucket in the location of the dataset, or write: merge"
+		key = "shop.yaml:5: table \"customers\" has hashed columns, and TIDEMARK_HASH_KEY holds no key for them; " +
+			"set it to what `openssl rand -hex 32` prints, and keep it: with another key, equal values are no longer equal"
+		emulators = "environment: one of BIGQUERY_EMULATOR_HOST and STORAGE_EMULATOR_HOST is set, so that load jobs would not find their files; set both, or neither"
+	)
+	good := strings.Repeat("Ab", 32)
+	tests := []struct {
+		name      string
+		variables map[string]string
+		want      []string
+	}{
+		{"Extract without both", map[string]string{"FUNCTION_TARGET": "Extract"}, []string{bucket, key}},
+		{"every function without both", nil, []string{bucket, key}},
+		{"without a bucket", map[string]string{"TIDEMARK_HASH_KEY": good}, []string{bucket}},
+		{"without a key", map[string]string{"TIDEMARK_STAGING_BUCKET": "b"}, []string{key}},
+		{"with a blank key", map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": " \n"}, []string{key}},
+		{"with both", map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": good}, nil},
+		{"another function", map[string]string{"FUNCTION_TARGET": "Dedup"}, nil},
+		{
+			"a key that is none", map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": "my key"},
+			[]string{"environment: TIDEMARK_HASH_KEY is neither hexadecimal nor base64; set it to what `openssl rand -hex 32` prints", key},
+		},
+		{"files on the emulator alone", map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": good, "STORAGE_EMULATOR_HOST": "a:3"}, []string{emulators}},
+		{
+			"BigQuery on the emulator alone",
+			map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": good, "BIGQUERY_EMULATOR_HOST": "a:1", "BIGQUERY_STORAGE_EMULATOR_HOST": "a:2"},
+			[]string{emulators},
+		},
+	}
+	dir := folder(t, map[string]string{"shop.yaml": landing})
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			variables := map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "TIDEMARK_PIPELINES": dir}
+			maps.Copy(variables, test.variables)
+			_, err := instance.Load(from(variables))
+			if len(test.want) == 0 {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if class, _ := fault.Classify(err); err == nil || class != fault.Permanent {
+				t.Fatalf("%v is %v", err, class)
+			}
+			if diff := cmp.Diff(test.want, strings.Split(err.Error(), "\n")[1:]); diff != "" {
+				t.Errorf("Load (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestHashKey: in whichever form a key comes it is the same; one that can be guessed
+// is refused, and no error says what it was.
+func TestHashKey(t *testing.T) {
+	t.Parallel()
+	key := []byte("\xfb\xff\xbf a key of 32 bytes, or more..")
+	load := func(text string) ([]byte, error) {
+		c, err := instance.Load(from(map[string]string{"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "TIDEMARK_HASH_KEY": text}))
+		return c.HashKey, err
+	}
+	for _, text := range []string{
+		hex.EncodeToString(key), strings.ToUpper(hex.EncodeToString(key)), " " + hex.EncodeToString(key) + "\r\n",
+		base64.StdEncoding.EncodeToString(key), base64.URLEncoding.EncodeToString(key), base64.RawStdEncoding.EncodeToString(key), base64.RawURLEncoding.EncodeToString(key),
+	} {
+		if got, err := load(text); err != nil || !bytes.Equal(got, key) {
+			t.Errorf("%q is read as %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{
+		hex.EncodeToString(key[:31]), base64.StdEncoding.EncodeToString(key[:31]), "correct horse battery staple", hex.EncodeToString(key)[1:] + "!", "=",
+	} {
+		got, err := load(text)
+		if err == nil || got != nil {
+			t.Errorf("%q is read as %q", text, got)
+		} else if len(text) > 1 && strings.Contains(err.Error(), text) {
+			t.Errorf("the error gives the key away: %v", err)
+		}
 	}
 }
 

@@ -89,7 +89,7 @@ func (r *reader) log(at string, d *logDocument, key []string) *Log {
 		case t.Value != nil && t.Query != "":
 			r.problem(at+"/type", "log.type has both a value and a query", "keep one of them")
 		case t.Query != "":
-			r.statement(at+"/type/query", t.Query)
+			r.statement(at+"/type/query", t.Query, writeSelect)
 		}
 	}
 	if a := d.Action; a != nil {
@@ -153,7 +153,7 @@ func (r *reader) query(at string, t *Table) {
 		}
 		return
 	}
-	r.statement(at+"/query", t.Query)
+	r.statement(at+"/query", t.Query, writeSelect)
 	if len(t.Key) == 0 {
 		r.problem(at, fmt.Sprintf("the query %q has no key", t.Name), "add key: with the columns of the query that name a row")
 	}
@@ -177,7 +177,7 @@ func (r *reader) related(at string, documents []relatedDocument) []Related {
 			r.problem(here+"/table", fmt.Sprintf("table %q is also under also_changed_by on line %d", d.Table, line), "keep one of them, with a UNION of both in keys")
 		}
 		seen[d.Table] = r.line(here)
-		r.statement(here+"/keys", d.Keys)
+		r.statement(here+"/keys", d.Keys, writeSelect)
 		if !strings.Contains(d.Keys, changed) {
 			r.problem(here+"/keys", "keys does not look at what has changed", "join it as "+changed+": SELECT o.id FROM orders o JOIN "+changed+" c ON c.id = o.customer_id")
 		}
@@ -186,14 +186,18 @@ func (r *reader) related(at string, documents []relatedDocument) []Related {
 	return out
 }
 
-// statement refuses SQL that could not stand in parentheses.
-func (r *reader) statement(at, sql string) {
+// writeSelect is the remedy for a query that holds nothing.
+const writeSelect = "write a SELECT"
+
+// statement refuses SQL that could not stand in parentheses; remedy says what to
+// write in place of nothing.
+func (r *reader) statement(at, sql, remedy string) {
 	name := at[strings.LastIndexByte(at, '/')+1:]
 	switch {
 	case strings.HasSuffix(strings.TrimSpace(sql), ";"):
 		r.problem(at, name+" ends in a semicolon", "leave it out: the query becomes a part of others")
 	case blank(sql):
-		r.problem(at, name+" holds nothing", "write a SELECT")
+		r.problem(at, name+" holds nothing", remedy)
 	}
 }
 

@@ -86,6 +86,7 @@ func TestCaptures(t *testing.T) {
 	}
 	for i := range want {
 		want[i].Every, want[i].Write, want[i].Deletes, want[i].BatchRows = "1m", pipeline.WriteAppend, pipeline.DeletesSoft, 500_000
+		want[i].SchemaChanges, want[i].MaxRejects = pipeline.SchemaEvolve, 0.1
 		want[i].Line = loaded[0].Tables[i].Line // see TestLoad
 	}
 	if diff := cmp.Diff(want, loaded[0].Tables); diff != "" {

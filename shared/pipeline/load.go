@@ -18,9 +18,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Load reads every *.yaml at the root of files, checks them against the JSON
-// Schema and against each other, and applies the defaults. All mistakes of all
-// files are reported at once, as Problems; with any, no pipeline is returned.
+// Load reads every *.yaml at the root of files and the contracts in its folder
+// bigquery (see ContractFile), checks them against the JSON Schema and against each
+// other, and applies the defaults. All mistakes of all files are reported at once, as
+// Problems; with any, no pipeline is returned.
 func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
 	validator, err := compile(schema)
 	if err != nil {
@@ -40,7 +41,7 @@ func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
 		out      []Pipeline
 		problems Problems
 		declared = map[string]string{}
-		landed   = map[string]string{}
+		landed   = map[string]landing{}
 	)
 	for _, name := range names {
 		text, err := fs.ReadFile(files, name)
@@ -56,26 +57,59 @@ func Load(files fs.FS, schema []byte) ([]Pipeline, error) {
 		problems = append(problems, found...)
 		out = append(out, p)
 	}
+	found, err := contracts(files, out, len(problems) == 0)
+	if err != nil {
+		return nil, err
+	}
+	problems = append(problems, found...)
 	if len(problems) > 0 {
 		return nil, problems.sorted()
 	}
 	return out, nil
 }
 
-// collisions are the tables that would land where another pipeline's do.
-func (p *Pipeline) collisions(landed map[string]string) Problems {
+// landing is the table that lands under a name in BigQuery.
+type landing struct{ pipeline, table string }
+
+// collisions are the tables that would land where another one does.
+func (p *Pipeline) collisions(landed map[string]landing) Problems {
 	var problems Problems
+	dataset := p.Dataset
+	if p.Tenants != nil {
+		dataset = p.Tenants.Dataset
+	}
 	for _, t := range p.Tables {
-		where := p.Dataset + "." + t.Name
-		if p.Tenants != nil {
-			where = p.Tenants.Dataset + "." + t.Name
+		us := landing{p.Name, t.Name}
+		for _, name := range t.names() {
+			where := dataset + "." + name
+			switch other, taken := landed[where]; {
+			case !taken:
+				landed[where] = us
+			case other == us: // declared twice, which is reported as that
+			case other.table == t.Name:
+				problems = append(problems, Problem{p.File, t.Line, fmt.Sprintf("%s is also where pipeline %q lands", where, other.pipeline), "give one of them another dataset"})
+			default:
+				problems = append(problems, Problem{
+					p.File, t.Line, fmt.Sprintf("table %q lands in %s, and so does table %q of pipeline %q", t.Name, where, other.table, other.pipeline),
+					"give one of them another dataset, in a pipeline file of its own, or another write mode",
+				})
+			}
 		}
-		if other, taken := landed[where]; taken && other != p.Name {
-			problems = append(problems, Problem{p.File, t.Line, fmt.Sprintf("%s is also where pipeline %q lands", where, other), "give one of them another dataset"})
-		}
-		landed[where] = p.Name
 	}
 	return problems
+}
+
+// names are the names in its dataset that a table uses: its own, and those of what is
+// behind it in its write mode.
+func (t *Table) names() []string {
+	switch t.Write {
+	case WriteAppend:
+		return []string{t.Name, t.Name + "_log"}
+	case WriteMerge:
+		return []string{t.Name, t.Name + "_merge", t.Name + "_staging"}
+	default:
+		return []string{t.Name, t.Name + "_" + string(t.Write)}
+	}
 }
 
 func compile(text []byte) (*jsonschema.Schema, error) {
@@ -122,10 +156,14 @@ type document struct {
 		AlsoChangedBy []relatedDocument `json:"also_changed_by"`
 		PartitionBy   *PartitionBy      `json:"partition_by"`
 		ClusterBy     []string          `json:"cluster_by"`
+		Columns       columnsDocument   `json:"columns"`
+		Where         string            `json:"where"`
+		MaxStaleness  string            `json:"max_staleness"`
 	} `json:"tables"`
 	Dedup *struct {
-		Every    string `json:"every"`
-		MaxBytes int64  `json:"max_bytes"`
+		Every       string `json:"every"`
+		MaxBytes    int64  `json:"max_bytes"`
+		KeepDeleted string `json:"keep_deleted"`
 	} `json:"dedup"`
 	ReverseETL []struct {
 		Name   string `json:"name"`
@@ -147,10 +185,12 @@ type document struct {
 }
 
 type options struct {
-	Every     string  `json:"every"`
-	Write     Write   `json:"write"`
-	Deletes   Deletes `json:"deletes"`
-	BatchRows int     `json:"batch_rows"`
+	Every            string        `json:"every"`
+	Write            Write         `json:"write"`
+	Deletes          Deletes       `json:"deletes"`
+	BatchRows        int           `json:"batch_rows"`
+	SchemaChanges    SchemaChanges `json:"schema_changes"`
+	MaxRejectPercent *float64      `json:"max_reject_percent"`
 }
 
 // What a file that says nothing gets; the schema documents the same values.
@@ -323,23 +363,33 @@ func (r *reader) pipeline(doc document) Pipeline {
 		table := Table{
 			Name: t.Name, Key: t.Key, Query: t.Query,
 			Capture: r.capture(at+"/capture", t.Capture, t.Key), AlsoChangedBy: r.related(at+"/also_changed_by", t.AlsoChangedBy),
-			Every:     cmp.Or(r.cadence(at+"/every", t.Every), every),
-			Write:     cmp.Or(t.Write, doc.Defaults.Write, WriteAppend),
-			Deletes:   cmp.Or(t.Deletes, doc.Defaults.Deletes, DeletesSoft),
-			BatchRows: cmp.Or(t.BatchRows, doc.Defaults.BatchRows, defaultBatchRows),
-			ClusterBy: t.ClusterBy, Line: r.line(at),
+			Every:         cmp.Or(r.cadence(at+"/every", t.Every), every),
+			Write:         cmp.Or(t.Write, doc.Defaults.Write, WriteAppend),
+			Deletes:       cmp.Or(t.Deletes, doc.Defaults.Deletes, DeletesSoft),
+			BatchRows:     cmp.Or(t.BatchRows, doc.Defaults.BatchRows, defaultBatchRows),
+			SchemaChanges: cmp.Or(t.SchemaChanges, doc.Defaults.SchemaChanges, SchemaEvolve),
+			MaxRejects:    share(t.MaxRejectPercent, doc.Defaults.MaxRejectPercent),
+			ClusterBy:     t.ClusterBy, Line: r.line(at),
 		}
 		if t.PartitionBy != nil {
 			table.PartitionBy = &PartitionBy{t.PartitionBy.Column, cmp.Or(t.PartitionBy.Granularity, "day")}
 		}
+		r.tableName(at, &table)
 		r.query(at, &table)
+		r.write(at, &table, t.Deletes)
+		table.MaxStaleness = r.staleness(at+"/max_staleness", t.MaxStaleness, &table)
+		table.Where = r.where(at+"/where", t.Where, &table)
+		table.Columns = r.columns(at+"/columns", t.Columns, &table)
 		if table.Capture.Method == MethodWAL && p.Tenants != nil {
 			r.problem(at+"/capture/method", "wal does not serve tenants yet", "use changelog")
 		}
 		p.Tables = append(p.Tables, table)
 	}
 	if doc.Dedup != nil {
-		p.Dedup = &Dedup{Every: r.cadence("/dedup/every", doc.Dedup.Every), MaxBytes: cmp.Or(doc.Dedup.MaxBytes, defaultMaxBytes)}
+		p.Dedup = &Dedup{
+			Every: r.cadence("/dedup/every", doc.Dedup.Every), MaxBytes: cmp.Or(doc.Dedup.MaxBytes, defaultMaxBytes),
+			KeepDeleted: r.keepDeleted("/dedup/keep_deleted", doc.Dedup.KeepDeleted),
+		}
 	}
 	r.syncs(&p, doc)
 	return p

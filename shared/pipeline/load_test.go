@@ -32,7 +32,7 @@ const everything = `# every key
 pipeline: shop
 source: {schema: sales}
 destination: {dataset: shop}
-defaults: {every: 120s, write: append, deletes: ignore, batch_rows: 1000}
+defaults: {every: 120s, write: append, deletes: ignore, batch_rows: 1000, schema_changes: stop, max_reject_percent: 0.5}
 tenants:
   query: SELECT id, slug FROM organizations
   column: organization_id
@@ -46,10 +46,19 @@ tables:
     write: append
     deletes: hard
     batch_rows: 7
-    partition_by: {column: created_at, granularity: month}
+    partition_by: {column: created, granularity: month}
     cluster_by: [customer_id]
+    schema_changes: resync
+    max_reject_percent: 0
+    where: status <> 'draft'
+    columns:
+      exclude: [notes]
+      rename: {mail: email, created_at: created}
+      hash: [mail]
+      as: {payload: STRING, took: INTERVAL}
+      compute: {total: "net + tax", Zone: "lower(zone)"}
   - {name: events, capture: {method: watermark, cursor: id, lookback: 50}, partition_by: {column: at}}
-dedup: {every: 90m, max_bytes: 5}
+dedup: {every: 90m, max_bytes: 5, keep_deleted: 720h}
 reverse_etl:
   - name: scores
     every: 15m
@@ -76,25 +85,31 @@ func TestLoad(t *testing.T) {
 			Tables: []pipeline.Table{
 				{
 					Name: "orders", Key: []string{"id", "line"}, Capture: watermark("updated_at", 90*time.Minute, 10_000), Every: "*/5 * * * *",
-					Write: pipeline.WriteAppend, Deletes: pipeline.DeletesHard, BatchRows: 7,
-					PartitionBy: &pipeline.PartitionBy{Column: "created_at", Granularity: "month"}, ClusterBy: []string{"customer_id"}, Line: 12,
+					Write: pipeline.WriteAppend, Deletes: pipeline.DeletesHard, BatchRows: 7, SchemaChanges: pipeline.SchemaResync, Where: "status <> 'draft'",
+					PartitionBy: &pipeline.PartitionBy{Column: "created", Granularity: "month"}, ClusterBy: []string{"customer_id"}, Line: 12,
+					Columns: pipeline.Columns{
+						Exclude: []string{"notes"}, Hash: []string{"mail"}, As: map[string]string{"payload": "STRING", "took": "INTERVAL"},
+						Rename:  []pipeline.Mapping{{From: "created_at", To: "created"}, {From: "mail", To: "email"}},
+						Compute: []pipeline.Computed{{Name: "Zone", SQL: "lower(zone)"}, {Name: "total", SQL: "net + tax"}},
+					},
 				},
 				{
 					Name: "events", Capture: watermark("id", 10*time.Minute, 50), Every: "2m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesIgnore,
-					BatchRows: 1000, PartitionBy: &pipeline.PartitionBy{Column: "at", Granularity: "day"}, Line: 21,
+					BatchRows: 1000, PartitionBy: &pipeline.PartitionBy{Column: "at", Granularity: "day"}, Line: 30,
+					SchemaChanges: pipeline.SchemaStop, MaxRejects: 0.005,
 				},
 			},
-			Dedup: &pipeline.Dedup{Every: "1h30m", MaxBytes: 5},
+			Dedup: &pipeline.Dedup{Every: "1h30m", MaxBytes: 5, KeepDeleted: 30 * 24 * time.Hour},
 			ReverseETL: []pipeline.Sync{
 				{
 					Name: "scores", Every: "15m", Query: "SELECT customer_id, score, at FROM x", Table: "customers", Mode: pipeline.ModeUpdate,
 					Key: []pipeline.Mapping{{From: "customer_id", To: "id"}}, Columns: []pipeline.Mapping{{From: "at", To: "scored_at"}, {From: "score", To: "lifetime_value"}},
-					BatchSize: 10, LockTimeout: 500 * time.Millisecond, StatementTimeout: time.Minute, Pause: 1500 * time.Millisecond, Line: 24,
+					BatchSize: 10, LockTimeout: 500 * time.Millisecond, StatementTimeout: time.Minute, Pause: 1500 * time.Millisecond, Line: 33,
 				},
 				{
 					Name: "labels", Query: "SELECT 1", Table: "labels", Mode: pipeline.ModeUpsert,
 					Key: []pipeline.Mapping{{From: "a", To: "a"}, {From: "b", To: "b"}}, Columns: []pipeline.Mapping{},
-					BatchSize: 1000, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second, Line: 30,
+					BatchSize: 1000, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second, Line: 39,
 				},
 			},
 		},
@@ -102,6 +117,7 @@ func TestLoad(t *testing.T) {
 			Name: "small", File: "small.yaml", Schema: "public", Dataset: "d", WAL: pipeline.WAL{MaxLag: 10e9},
 			Tables: []pipeline.Table{{
 				Name: "t", Capture: watermark("c", 10*time.Minute, 10_000), Every: "1m", Write: pipeline.WriteAppend, Deletes: pipeline.DeletesSoft, BatchRows: 500_000, Line: 3,
+				SchemaChanges: pipeline.SchemaEvolve, MaxRejects: 0.1,
 			}},
 			Dedup: &pipeline.Dedup{Every: "24h", MaxBytes: 1 << 40},
 		},
@@ -151,7 +167,7 @@ reverse_etl:
 const (
 	head      = "pipeline: a\ndestination: {dataset: d}\n" // two lines
 	rootKeys  = "known keys: dedup, defaults, destination, pipeline, reverse_etl, source, tables, tenants, wal"
-	tableKeys = "known keys: also_changed_by, batch_rows, capture, cluster_by, deletes, every, key, name, partition_by, query, write"
+	tableKeys = "known keys: also_changed_by, batch_rows, capture, cluster_by, columns, deletes, every, key, max_reject_percent, max_staleness, name, partition_by, query, schema_changes, where, write"
 	cadences  = `write an interval such as 1m or 24h, or five cron fields such as "0 3 * * *" (UTC) or "CRON_TZ=Europe/Berlin 0 3 * * *"`
 )
 
@@ -238,33 +254,36 @@ reverse_etl:
 			`:2: unknown key "destinations" in the file; did you mean "destination"? ` + rootKeys,
 			`:5: unknown key "project" in destination; known keys: dataset`,
 			`:6: unknown key "scheme" in source; did you mean "schema"? known keys: schema`,
-			`:8: unknown key "evry" in defaults; did you mean "every"? known keys: batch_rows, deletes, every, write`,
+			`:8: unknown key "evry" in defaults; did you mean "every"? known keys: batch_rows, deletes, every, max_reject_percent, schema_changes, write`,
 			`:9: unknown key "impersonate" in tenants; known keys: column, dataset, query`,
 			`:12: unknown key "captrue" in tables[0]; did you mean "capture"? ` + tableKeys,
 			`:16: unknown key "look_back" in tables[0].capture; did you mean "lookback"? known keys: cursor, log, lookback, method`,
 			`:17: unknown key "granularty" in tables[0].partition_by; did you mean "granularity"? known keys: column, granularity`,
-			`:18: unknown key "maxbytes" in dedup; did you mean "max_bytes"? known keys: every, max_bytes`,
+			`:18: unknown key "maxbytes" in dedup; did you mean "max_bytes"? known keys: every, keep_deleted, max_bytes`,
 			`:23: unknown key "cursor" in reverse_etl[0]; known keys: every, limits, mode, name, query, target`,
 			`:24: unknown key "column" in reverse_etl[0].target; did you mean "columns"? known keys: columns, key, table`,
 			`:26: unknown key "batchsize" in reverse_etl[0].limits; did you mean "batch_size"? known keys: batch_size, lock_timeout, pause, statement_timeout`,
 		}},
 		{"values no enumeration has", `pipeline: a
 destination: {dataset: d}
-defaults: {write: merge, deletes: maybe}
+defaults: {write: upsert, deletes: maybe, schema_changes: follow}
 tables:
   - name: t
     capture: {method: cdc, cursor: c}
-    write: cdc
+    write: insert
     partition_by: {column: c, granularity: week}
+    columns: {as: {c: TEXT}}
 reverse_etl:
   - {name: s, query: q, target: {table: t, key: {a: a}}, mode: mirror}
 `, []string{
-			":3: merge is not a value of defaults.write; use one of: append",
+			":3: upsert is not a value of defaults.write; use one of: append, merge, cdc, replace, history",
+			":3: follow is not a value of defaults.schema_changes; use one of: evolve, stop, resync",
 			":3: maybe is not a value of defaults.deletes; use one of: ignore, soft, hard",
 			":6: cdc is not a value of tables[0].capture.method; use one of: watermark, changelog, wal, snapshot",
-			":7: cdc is not a value of tables[0].write; use one of: append",
+			":7: insert is not a value of tables[0].write; use one of: append, merge, cdc, replace, history",
 			":8: week is not a value of tables[0].partition_by.granularity; use one of: hour, day, month, year",
-			":10: mirror is not a value of reverse_etl[0].mode; use one of: update, upsert",
+			":9: TEXT is not a value of tables[0].columns.as.c; use one of: STRING, BYTES, BOOL, INT64, FLOAT64, NUMERIC, BIGNUMERIC, DATE, TIME, DATETIME, TIMESTAMP, INTERVAL, JSON, GEOGRAPHY",
+			":11: mirror is not a value of reverse_etl[0].mode; use one of: update, upsert",
 		}},
 		{"wrong types", `pipeline: no
 destination: d

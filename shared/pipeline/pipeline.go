@@ -104,7 +104,8 @@ type Table struct {
 	MaxRejects    float64 // share of a batch that may be refused, 0 to 1, before the table is stopped
 	PartitionBy   *PartitionBy
 	ClusterBy     []string
-	Line          int // in the pipeline file
+	Contract      *Contract // nil: its readers have none
+	Line          int       // in the pipeline file
 }
 
 // Columns says what becomes of a table's columns. Names are the source's, except

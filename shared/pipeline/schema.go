@@ -24,8 +24,13 @@ func (r *reader) schemaProblems(e *jsonschema.ValidationError) {
 	at := pointer(e.InstanceLocation)
 	switch k := e.ErrorKind.(type) {
 	case *kind.AdditionalProperties:
-		known := properties(r.schemaAt(e))
+		within := r.schemaAt(e)
+		known := properties(within)
 		for _, key := range k.Properties {
+			if names := patterns(within); names != "" {
+				r.problem(at+"/"+key, fmt.Sprintf("%q does not fit %s", key, place(e.InstanceLocation)), "it has to match "+names)
+				continue
+			}
 			remedy := "known keys: " + strings.Join(known, ", ")
 			if near := nearest(key, known); near != "" {
 				remedy = fmt.Sprintf("did you mean %q? %s", near, remedy)
@@ -93,6 +98,19 @@ func properties(s *jsonschema.Schema) []string {
 	}
 	sort.Strings(out)
 	return out
+}
+
+// patterns is what the keys of a mapping have to match; "" for any.
+func patterns(s *jsonschema.Schema) string {
+	if s == nil {
+		return ""
+	}
+	var out []string
+	for pattern := range s.PatternProperties {
+		out = append(out, pattern.String())
+	}
+	sort.Strings(out)
+	return strings.Join(out, " or ")
 }
 
 func pointer(location []string) string {

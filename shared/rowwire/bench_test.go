@@ -107,3 +107,70 @@ func columnOf(t []byte, column int) []byte {
 		column--
 	}
 }
+
+// BenchmarkJSONLines writes the rows of BenchmarkTranscode14 as lines. One operation is one row; bytes are those of lines.
+func BenchmarkJSONLines(b *testing.B) {
+	l := mixedLayout()
+	var tuples [][]byte
+	for i := range 4096 {
+		tuples = append(tuples, mixedTuple(i))
+	}
+	out, err := run(b, l, stream(tuples...))
+	if err != nil {
+		b.Fatal(err)
+	}
+	lines, err := rowwire.NewJSONLines(l, columnNames(l))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var dst []byte
+	for _, row := range out.Rows {
+		if dst, err = lines.Append(dst, row); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(int64(len(dst) / len(out.Rows)))
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if dst, err = lines.Append(dst[:0], out.Rows[i%len(out.Rows)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// BenchmarkConverted measures the kinds that are not as PostgreSQL has them.
+func BenchmarkConverted(b *testing.B) {
+	for name, test := range map[string]struct {
+		column rowwire.Column
+		value  field
+	}{
+		"Hash":         {rowwire.Column{Kind: rowwire.Text, Field: 1, HashKey: []byte("key")}, field("somebody@example.org")},
+		"IntervalText": {rowwire.Column{Kind: rowwire.IntervalText, Field: 1}, interval(14, 3, 3_723_500_000)},
+		"Interval":     {rowwire.Column{Kind: rowwire.Interval, Field: 1}, interval(14, 3, 3_723_500_000)},
+		"NumericInt":   {rowwire.Column{Kind: rowwire.NumericInt, Field: 1}, numericField("1234567")},
+		"NumericFloat": {rowwire.Column{Kind: rowwire.NumericFloat, Field: 1}, numericField("12345.67")},
+		"JSONText":     {rowwire.Column{Kind: rowwire.JSONText, Field: 1}, field(`{"id": 17, "name": "thing", "tags": ["a", "b"], "score": 1.5}`)},
+		"Geography":    {rowwire.Column{Kind: rowwire.Geography, Field: 1}, field("SRID=4326;LINESTRING(1.5 2.5,3.5 4.5)")},
+	} {
+		b.Run(name, func(b *testing.B) {
+			keep := func(batch *rowwire.Batch) (*rowwire.Batch, error) { return batch, nil }
+			tr, err := rowwire.NewTranscoder(rowwire.Layout{Columns: []rowwire.Column{test.column}}, nil, keep, func(rowwire.Reject) error { return nil })
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := tr.Write([]byte(copyHeader)); err != nil {
+				b.Fatal(err)
+			}
+			one := tuple(test.value)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := tr.Write(one); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

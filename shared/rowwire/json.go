@@ -260,7 +260,15 @@ func exactNumber(lit []byte) bool {
 	if len(mantissa) <= exactDigits+1 && exponent == nil { // one is the point
 		return true
 	}
-	return roundTrips(mantissa, exponent)
+	exp := 0
+	if exponent != nil {
+		var err error
+		if exp, err = strconv.Atoi(string(exponent)); err != nil {
+			return false
+		}
+	}
+	_, exact := shortest(mantissa, exp)
+	return exact
 }
 
 // splitNumber cuts a number into the digits with their point, and the exponent (nil without one).
@@ -295,9 +303,9 @@ func fits64(lit []byte) bool {
 	return string(lit) <= limit
 }
 
-// roundTrips compares the literal's significant digits and magnitude with those of the shortest text that its float64
-// prints as.
-func roundTrips(mantissa, exponent []byte) bool {
+// shortest returns the float64 nearest to mantissa * 10^exponent, and whether its shortest text has the same significant
+// digits and magnitude. The mantissa is decimal digits with at most one point.
+func shortest(mantissa []byte, exponent int) (f float64, exact bool) {
 	var digits [shortestDigits]byte
 	n, zeros, magnitude := 0, 0, 0 // zeros: seen since the last other digit; value = 0.digits * 10^magnitude
 	point := false
@@ -308,7 +316,7 @@ func roundTrips(mantissa, exponent []byte) bool {
 			continue
 		case ch != '0':
 			if n+zeros >= shortestDigits {
-				return false
+				return 0, false
 			}
 			for ; zeros > 0; zeros-- {
 				digits[n] = '0'
@@ -327,26 +335,20 @@ func roundTrips(mantissa, exponent []byte) bool {
 		}
 	}
 	if n == 0 {
-		return true
+		return 0, true
 	}
-	if exponent != nil {
-		exp, err := strconv.Atoi(string(exponent))
-		if err != nil || exp > 1000+len(mantissa) || exp < -1000-len(mantissa) {
-			return false
-		}
-		magnitude += exp
+	if exponent > 1000+len(mantissa) || exponent < -1000-len(mantissa) {
+		return 0, false
 	}
+	magnitude += exponent
 	if magnitude < -400 || magnitude > 400 {
-		return false
+		return 0, false
 	}
 	var text [shortestDigits + 8]byte
 	lit := append(append(text[:0], "."...), digits[:n]...)
 	lit = strconv.AppendInt(append(lit, 'e'), int64(magnitude), 10)
 	f, err := strconv.ParseFloat(string(lit), 64)
-	if err != nil {
-		return false
-	}
-	return prints(f, digits[:n], magnitude)
+	return f, err == nil && prints(f, digits[:n], magnitude)
 }
 
 // prints says whether the shortest text of f has these digits and magnitude.

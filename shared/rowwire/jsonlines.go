@@ -20,8 +20,8 @@ const maxJSONLine = 100_000_000
 //
 // A NULL is absent: for a JSON column, null is a value of its own. INT64, NUMERIC and BIGNUMERIC are strings, because
 // a reader of JSON may take numbers for float64; FLOAT64 is the shortest number that reads back the same, or "NaN",
-// "Infinity" or "-Infinity"; BYTES is base64; TIMESTAMP is in UTC; a JSON column has its text as it is, inline: a
-// string in its place would be loaded as a JSON string. (BigQuery: "Loading JSON data from Cloud Storage", data types;
+// "Infinity" or "-Infinity"; BYTES is base64; TIMESTAMP is in UTC; INTERVAL is in the ISO 8601 format; a JSON column
+// has its text as it is, inline: a string in its place would be loaded as a JSON string. (BigQuery: "Loading JSON data from Cloud Storage", data types;
 // "Working with JSON data", load from newline delimited JSON files.)
 type JSONLines struct {
 	fields []jsonField
@@ -89,7 +89,7 @@ func NewJSONLines(l Layout, names []string) (*JSONLines, error) {
 func (k Kind) inJSON() bool {
 	switch k {
 	case Bool, Int2, Int4, Int8, Float4, Float8, Numeric, BigNumeric, Text, JSON, JSONB, Bytes, UUID, Date, Time,
-		DateTime, Timestamp:
+		DateTime, Timestamp, IntervalText, Interval, NumericInt, NumericFloat, JSONText, Geography:
 		return true
 	default:
 		return false
@@ -224,7 +224,7 @@ func (f *jsonField) appendBytes(dst, v []byte, field int) ([]byte, error) {
 	switch f.kind {
 	case Bytes:
 		return append(base64.StdEncoding.AppendEncode(append(dst, '"'), v), '"'), nil
-	case JSON, JSONB:
+	case JSON, JSONB, JSONText:
 		v = bytes.Trim(v, " \t\r\n")
 		if len(v) == 0 {
 			return dst, errNotRow(field, "an empty text is not JSON")
@@ -234,9 +234,47 @@ func (f *jsonField) appendBytes(dst, v []byte, field int) ([]byte, error) {
 			return dst, &JSONLineError{Column: field, Reason: NullElement}
 		}
 		return appendOneLine(dst, v), nil
+	case Interval:
+		dst, ok := appendJSONInterval(dst, v)
+		if !ok {
+			return dst, errNotRow(field, "a text is not an INTERVAL")
+		}
+		return dst, nil
 	default:
 		return appendJSONString(dst, v), nil
 	}
+}
+
+// appendJSONInterval appends an INTERVAL, "Y-M D H:M:S.F" with a sign before each of the three parts, in the ISO 8601
+// format that load jobs ask for, in which each number has its own sign.
+func appendJSONInterval(b, v []byte) ([]byte, bool) {
+	const units, between = "YMDHMS", "-  ::"
+	b = append(b, '"', 'P')
+	negative := false
+	for i := range len(units) {
+		if units[i] == 'H' {
+			b = append(b, 'T')
+		}
+		if units[i] != 'M' && units[i] != 'S' { // a part begins
+			if negative = len(v) > 0 && v[0] == '-'; negative {
+				v = v[1:]
+			}
+		}
+		end := 0
+		for end < len(v) && (v[end] >= '0' && v[end] <= '9' || v[end] == '.' && units[i] == 'S' && end > 0) {
+			end++
+		}
+		last := i == len(between)
+		if end == 0 || last != (end == len(v)) || !last && v[end] != between[i] {
+			return b, false
+		}
+		if negative && len(bytes.Trim(v[:end], "0.")) > 0 {
+			b = append(b, '-')
+		}
+		b = append(append(b, v[:end]...), units[i])
+		v = v[min(end+1, len(v)):]
+	}
+	return append(b, '"'), true
 }
 
 // appendJSONFloat appends the shortest text that reads back as f. Negative zero gets a fraction: "-0" is an integer,

@@ -11,30 +11,40 @@ type Kind uint8
 
 // The kinds, each with the PostgreSQL type it reads and the BigQuery type (and protocol-buffer type) it writes.
 const (
-	Bool       Kind = iota + 1 // boolean to BOOL (varint)
-	Int2                       // smallint to INT64 (int64 varint)
-	Int4                       // integer to INT64 (int64 varint)
-	Int8                       // bigint to INT64 (int64 varint)
-	Float4                     // real to FLOAT64 (double), widened exactly; NaN and infinities kept
-	Float8                     // double precision to FLOAT64 (double); NaN and infinities kept
-	Numeric                    // numeric to NUMERIC (string): at most 29 integer and 9 fractional digits
-	BigNumeric                 // numeric to BIGNUMERIC (string): within [-2^255, 2^255) units of 10^-38
-	Text                       // text, varchar, bpchar, name, enum, or anything selected as ::text, to STRING
-	JSON                       // json to JSON (string)
-	JSONB                      // jsonb (version byte, then text) to JSON (string)
-	Bytes                      // bytea to BYTES
-	UUID                       // uuid to STRING, lower case with hyphens
-	Date                       // date to DATE (int32 varint, days since the Unix epoch)
-	Time                       // time without time zone to TIME (string)
-	DateTime                   // timestamp without time zone to DATETIME (string)
-	Timestamp                  // timestamptz to TIMESTAMP (int64 varint, microseconds since the Unix epoch)
+	Bool         Kind = iota + 1 // boolean to BOOL (varint)
+	Int2                         // smallint to INT64 (int64 varint)
+	Int4                         // integer to INT64 (int64 varint)
+	Int8                         // bigint to INT64 (int64 varint)
+	Float4                       // real to FLOAT64 (double), widened exactly; NaN and infinities kept
+	Float8                       // double precision to FLOAT64 (double); NaN and infinities kept
+	Numeric                      // numeric to NUMERIC (string): at most 29 integer and 9 fractional digits
+	BigNumeric                   // numeric to BIGNUMERIC (string): within [-2^255, 2^255) units of 10^-38
+	Text                         // text, varchar, bpchar, name, enum, or anything selected as ::text, to STRING
+	JSON                         // json to JSON (string)
+	JSONB                        // jsonb (version byte, then text) to JSON (string)
+	Bytes                        // bytea to BYTES
+	UUID                         // uuid to STRING, lower case with hyphens
+	Date                         // date to DATE (int32 varint, days since the Unix epoch)
+	Time                         // time without time zone to TIME (string)
+	DateTime                     // timestamp without time zone to DATETIME (string)
+	Timestamp                    // timestamptz to TIMESTAMP (int64 varint, microseconds since the Unix epoch)
+	IntervalText                 // interval to STRING, as PostgreSQL writes it in the ISO 8601 style
+	Interval                     // interval to INTERVAL (string): within 10,000 years, 3,660,000 days and 87,840,000 hours
+	NumericInt                   // numeric to INT64 (int64 varint): whole numbers of 64 bits
+	NumericFloat                 // numeric to FLOAT64 (double): what the nearest float64 prints as, NaN and infinities
+	JSONText                     // text that should be JSON to JSON (string)
+	Geography                    // the extended well-known text of PostGIS to GEOGRAPHY (string): flat shapes of SRID 4326
+
+	lastKind = Geography
+	hashed   = lastKind + 1 // Text of a column with a HashKey
 )
 
 // String returns the kind's name as it is written in Go.
 func (k Kind) String() string {
 	names := [...]string{
 		"invalid", "Bool", "Int2", "Int4", "Int8", "Float4", "Float8", "Numeric", "BigNumeric", "Text", "JSON",
-		"JSONB", "Bytes", "UUID", "Date", "Time", "DateTime", "Timestamp",
+		"JSONB", "Bytes", "UUID", "Date", "Time", "DateTime", "Timestamp", "IntervalText", "Interval", "NumericInt",
+		"NumericFloat", "JSONText", "Geography", "hashed Text",
 	}
 	if int(k) >= len(names) {
 		return names[0]
@@ -48,6 +58,9 @@ type Column struct {
 	Kind     Kind
 	Repeated bool  // a one-dimensional array of Kind; a NULL array has no elements, as BigQuery has no NULL array
 	Field    int32 // protocol-buffer field number
+	// HashKey, where there is one, has each value of a Text column carried as the HMAC-SHA256 of its bytes under this
+	// key, in lower-case hex; NULL stays NULL.
+	HashKey []byte
 }
 
 // Granularity is the width of a time partition.
@@ -123,6 +136,7 @@ type column struct {
 	tagLen   int
 	kind     Kind
 	repeated bool
+	hash     *keyedHash // of kind hashed
 }
 
 // encodeTag returns the tag's varint bytes, first byte lowest, and how many they are.
@@ -134,9 +148,9 @@ func encodeTag(field int32, wire uint64) (uint64, int) {
 
 func (k Kind) wire() uint64 {
 	switch k {
-	case Bool, Int2, Int4, Int8, Date, Timestamp:
+	case Bool, Int2, Int4, Int8, Date, Timestamp, NumericInt:
 		return wireVarint
-	case Float4, Float8:
+	case Float4, Float8, NumericFloat:
 		return wireFixed64
 	default:
 		return wireBytes
@@ -151,7 +165,7 @@ func (l *Layout) compile() ([]column, error) {
 	taken := make(map[int32]string, len(l.Columns)+3)
 	cols := make([]column, len(l.Columns))
 	for i, c := range l.Columns {
-		if c.Kind < Bool || c.Kind > Timestamp {
+		if c.Kind < Bool || c.Kind > lastKind {
 			return nil, fmt.Errorf("checking layout: column %q has invalid kind %d", c.Name, c.Kind)
 		}
 		if err := takeField(taken, c.Field, c.Name); err != nil {
@@ -159,6 +173,13 @@ func (l *Layout) compile() ([]column, error) {
 		}
 		tag, n := encodeTag(c.Field, c.Kind.wire())
 		cols[i] = column{tag: tag, tagLen: n, kind: c.Kind, repeated: c.Repeated}
+		if c.HashKey == nil {
+			continue
+		}
+		if c.Kind != Text || len(c.HashKey) == 0 {
+			return nil, fmt.Errorf("checking layout: column %q of kind %v cannot be hashed, or its key is empty", c.Name, c.Kind)
+		}
+		cols[i].kind, cols[i].hash = hashed, newKeyedHash(c.HashKey)
 	}
 	for name, field := range map[string]int32{
 		"_version": l.VersionField, "_synced_at": l.SyncedAtField, "_deleted": l.DeletedField,

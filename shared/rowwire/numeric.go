@@ -1,6 +1,9 @@
 package rowwire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // The header of a binary numeric, and the values of its sign.
 const (
@@ -28,35 +31,9 @@ const (
 // appendNumeric appends the decimal text of a binary numeric, without trailing zeros, if the BigQuery type holds it
 // exactly. The value is sign * sum(digit[i] * 10000^(weight-i)).
 func appendNumeric(b, v []byte, big bool) ([]byte, Reason) {
-	if len(v) < numericHeaderLen {
-		return b, malformed
-	}
-	digits := v[numericHeaderLen:]
-	weight := int(int16(binary.BigEndian.Uint16(v[2:])))
-	sign := binary.BigEndian.Uint16(v[4:])
-	if len(digits) != 2*int(binary.BigEndian.Uint16(v)) {
-		return b, malformed
-	}
-	switch sign {
-	case numericPositive, numericNegative:
-	case numericNaN:
-		return b, NumericNaN
-	case numericPosInf, numericNegInf:
-		return b, NumericInfinity
-	default:
-		return b, malformed
-	}
-	for i := 0; i < len(digits); i += 2 {
-		if binary.BigEndian.Uint16(digits[i:]) >= numericBase {
-			return b, malformed
-		}
-	}
-	for len(digits) > 0 && digits[0]|digits[1] == 0 {
-		digits = digits[2:]
-		weight--
-	}
-	for n := len(digits); n > 0 && digits[n-1]|digits[n-2] == 0; n = len(digits) {
-		digits = digits[:n-2]
+	digits, weight, sign, reason := readNumeric(v)
+	if reason != 0 {
+		return b, reason
 	}
 	if len(digits) == 0 {
 		return append(b, '0'), 0
@@ -81,6 +58,106 @@ func appendNumeric(b, v []byte, big bool) ([]byte, Reason) {
 		return b, NumericRange
 	}
 	return b, 0
+}
+
+// readNumeric returns the groups of a binary numeric without those that are zero at either end; none of zero.
+func readNumeric(v []byte) (digits []byte, weight int, sign uint16, reason Reason) {
+	if len(v) < numericHeaderLen {
+		return nil, 0, 0, malformed
+	}
+	digits = v[numericHeaderLen:]
+	weight = int(int16(binary.BigEndian.Uint16(v[2:])))
+	sign = binary.BigEndian.Uint16(v[4:])
+	if len(digits) != 2*int(binary.BigEndian.Uint16(v)) {
+		return nil, 0, 0, malformed
+	}
+	switch sign {
+	case numericPositive, numericNegative:
+	case numericNaN:
+		return nil, 0, sign, NumericNaN
+	case numericPosInf, numericNegInf:
+		return nil, 0, sign, NumericInfinity
+	default:
+		return nil, 0, 0, malformed
+	}
+	for i := 0; i < len(digits); i += 2 {
+		if binary.BigEndian.Uint16(digits[i:]) >= numericBase {
+			return nil, 0, 0, malformed
+		}
+	}
+	for len(digits) > 0 && digits[0]|digits[1] == 0 {
+		digits = digits[2:]
+		weight--
+	}
+	for n := len(digits); n > 0 && digits[n-1]|digits[n-2] == 0; n = len(digits) {
+		digits = digits[:n-2]
+	}
+	return digits, weight, sign, 0
+}
+
+// int64Digits is how many decimal digits the greatest int64 has.
+const int64Digits = 19
+
+// readNumericInt returns a numeric that is a whole number of 64 bits.
+func readNumericInt(v []byte) (int64, Reason) {
+	digits, weight, sign, reason := readNumeric(v)
+	if reason != 0 || len(digits) == 0 {
+		return 0, reason
+	}
+	intDigits, fracDigits := numericSize(digits, weight)
+	if fracDigits > 0 {
+		return 0, NumericScale
+	}
+	if intDigits > int64Digits {
+		return 0, NumericRange
+	}
+	var n uint64 // of 19 digits at most
+	for i := range weight + 1 {
+		n *= numericBase
+		if 2*i < len(digits) {
+			n += uint64(binary.BigEndian.Uint16(digits[2*i:]))
+		}
+	}
+	switch {
+	case sign == numericNegative && n <= 1<<63:
+		return -int64(n), 0 //nolint:gosec // -2^63 comes out of 2^63 too
+	case sign == numericPositive && n < 1<<63:
+		return int64(n), 0
+	}
+	return 0, NumericRange
+}
+
+// readNumericFloat returns the float64 that prints as the numeric.
+func readNumericFloat(v []byte) (float64, Reason) {
+	digits, weight, sign, reason := readNumeric(v)
+	switch {
+	case reason == NumericNaN:
+		return math.NaN(), 0
+	case reason == NumericInfinity && sign == numericPosInf:
+		return math.Inf(1), 0
+	case reason == NumericInfinity:
+		return math.Inf(-1), 0
+	case reason != 0 || len(digits) == 0:
+		return 0, reason
+	}
+	const most = shortestDigits/4 + 2 // groups, the first and the last with one digit
+	groups := len(digits) / 2
+	if groups > most {
+		return 0, InexactFloat
+	}
+	var text [4*most + 1]byte
+	mantissa := text[:0]
+	for ; len(digits) > 0; digits = digits[2:] {
+		mantissa = appendGroup(mantissa, binary.BigEndian.Uint16(digits))
+	}
+	f, exact := shortest(mantissa, 4*(weight+1-groups))
+	switch {
+	case !exact:
+		return 0, InexactFloat
+	case sign == numericNegative:
+		return -f, 0
+	}
+	return f, 0
 }
 
 // numericSize counts the digits before and behind the decimal point. The first and the last group are not zero.

@@ -28,6 +28,12 @@ const (
 	TemporalRange                            // a date, time or timestamp that PostgreSQL cannot store
 	InvalidJSON                              // text of a JSON column that is not JSON
 	ValueTooLarge                            // a row over PostgreSQL's limit of 1 GB
+	ShiftedArray                             // an array whose first subscript is not 1
+	InexactFloat                             // a number that FLOAT64 would not keep to its last digit
+	IntervalRange                            // an interval beyond what INTERVAL holds
+	GeographySRID                            // a shape that is not of SRID 4326 (WGS 84)
+	GeographyShape                           // a shape with Z or M, a curve, a surface, or a coordinate that is no number
+	GeographyRange                           // a longitude outside -180 to 180 or a latitude outside -90 to 90
 
 	// malformed never leaves the package: it becomes a *FormatError.
 	malformed Reason = 255
@@ -78,6 +84,18 @@ func (r Reason) String() string {
 		return "text of a JSON column is not JSON"
 	case ValueTooLarge:
 		return "row is larger than PostgreSQL can take"
+	case ShiftedArray:
+		return "array does not begin at subscript 1, which a REPEATED column would not tell"
+	case InexactFloat:
+		return "number is not one that FLOAT64 keeps to the last digit"
+	case IntervalRange:
+		return "interval is beyond 10000 years, 3660000 days or 87840000 hours"
+	case GeographySRID:
+		return "shape is not of SRID 4326"
+	case GeographyShape:
+		return "shape is not made of points, lines and polygons with a longitude and a latitude each"
+	case GeographyRange:
+		return "shape has a longitude outside -180 to 180 or a latitude outside -90 to 90"
 	default:
 		return fmt.Sprintf("reason %d", uint8(r))
 	}

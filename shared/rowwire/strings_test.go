@@ -10,16 +10,16 @@ import (
 func TestKindsAndReasonsHaveTexts(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{"invalid": true}
-	for k := rowwire.Bool; k <= rowwire.Timestamp; k++ {
+	for k := rowwire.Bool; k <= rowwire.Geography; k++ {
 		if seen[k.String()] {
 			t.Errorf("kind %d is called %q like another", k, k)
 		}
 		seen[k.String()] = true
 	}
-	if got := (rowwire.Timestamp + 1).String(); got != "invalid" {
-		t.Errorf("the kind after the last is called %q", got)
+	if got := (rowwire.Geography + 2).String(); got != "invalid" {
+		t.Errorf("an unknown kind is called %q", got)
 	}
-	for r := rowwire.NumericNaN; r <= rowwire.ValueTooLarge; r++ {
+	for r := rowwire.NumericNaN; r <= rowwire.GeographyRange; r++ {
 		if s := r.String(); seen[s] || strings.HasPrefix(s, "reason ") {
 			t.Errorf("reason %d says %q", r, s)
 		}

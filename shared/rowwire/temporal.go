@@ -103,6 +103,11 @@ func appendTime(b []byte, us int64) []byte {
 		digitPairs[h], digitPairs[h+1], ':',
 		digitPairs[m], digitPairs[m+1], ':',
 		digitPairs[s], digitPairs[s+1])
+	return appendFraction(b, fraction)
+}
+
+// appendFraction appends ".999999" of microseconds within a second, nothing of none.
+func appendFraction(b []byte, fraction uint64) []byte {
 	if fraction == 0 {
 		return b
 	}

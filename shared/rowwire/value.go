@@ -2,6 +2,7 @@ package rowwire
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"math"
 	"unicode/utf8"
 )
@@ -147,6 +148,39 @@ func (t *Transcoder) appendRare(b []byte, c *column, v []byte) ([]byte, Reason) 
 		b[at-1] = byte(len(b) - at)
 		return b, 0
 	default:
+		return t.appendConverted(b, c, v)
+	}
+}
+
+// appendConverted is the rest of appendRare: values that become something else than PostgreSQL has.
+func (t *Transcoder) appendConverted(b []byte, c *column, v []byte) ([]byte, Reason) {
+	switch c.kind {
+	case hashed:
+		return append(append(appendTag(b, c), hashLen), c.hash.sum(v)...), 0
+	case IntervalText, Interval:
+		b = append(appendTag(b, c), 0)
+		at := len(b)
+		b, reason := appendInterval(b, v, c.kind == Interval)
+		b[at-1] = byte(len(b) - at) // at most 61 characters
+		return b, reason
+	case NumericInt:
+		n, reason := readNumericInt(v)
+		return appendInt(b, c, n), reason
+	case NumericFloat:
+		f, reason := readNumericFloat(v)
+		return appendDouble(b, c, math.Float64bits(f)), reason
+	case JSONText:
+		if !json.Valid(v) {
+			return b, InvalidJSON
+		}
+		return t.appendJSON(b, c, v, true)
+	case Geography:
+		if len(v) > t.maxRow {
+			return b, RowTooLarge
+		}
+		text, reason := readGeography(v)
+		return appendText(b, c, text), reason
+	default:
 		return b, malformed
 	}
 }
@@ -187,10 +221,13 @@ func (t *Transcoder) appendArray(b []byte, c *column, v []byte) ([]byte, Reason)
 		return b, malformed
 	}
 	elements := int32(binary.BigEndian.Uint32(v[arrayHeaderLen:]))
-	v = v[arrayHeaderLen+8:] // the lower bound has no meaning in BigQuery: arrays begin at 0 there
 	if elements < 0 {
 		return b, malformed
 	}
+	if binary.BigEndian.Uint32(v[arrayHeaderLen+4:]) != 1 { // BigQuery has no place for it: its arrays all begin alike
+		return b, ShiftedArray
+	}
+	v = v[arrayHeaderLen+8:]
 	for range elements {
 		if len(v) < 4 {
 			return b, malformed

@@ -246,3 +246,8 @@ func run(tb testing.TB, l rowwire.Layout, chunks ...[]byte) (outcome, error) {
 	out.Partitions = tr.Partitions()
 	return out, nil
 }
+
+// interval is a binary interval.
+func interval(months, days int32, micros int64) field {
+	return append(append(be64(micros), be32(int64(days))...), be32(int64(months))...)
+}

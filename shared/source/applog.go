@@ -240,7 +240,7 @@ func (f *appFeed) present(ctx context.Context, s *session, keys []awaited) (map[
 		values[i] = "keys." + names[i] + "::" + keyType(f.rows.Table.Columns[at])
 	}
 	rows, err := s.tx.Query(ctx, fmt.Sprintf("SELECT n::int - 1 FROM %s WITH ORDINALITY AS keys(%s, n) WHERE (%s) IN (SELECT %s FROM %s WHERE true%s)",
-		f.rows.boundKeys(), strings.Join(names, ", "), strings.Join(values, ", "), strings.Join(f.rows.compared(""), ", "), f.rows.Table.Source(), f.rows.filterSQL()))
+		f.rows.boundKeys(), strings.Join(names, ", "), strings.Join(values, ", "), strings.Join(f.rows.compared(""), ", "), f.rows.Table.Source(), f.rows.carriedSQL()))
 	if err != nil {
 		return nil, fmt.Errorf("looking for deleted rows: %w", err)
 	}

@@ -108,7 +108,7 @@ func (s *session) sampled(percent float64) string {
 // that was never analyzed.
 func (s *session) estimate(ctx context.Context, percent float64) (all, own int64, err error) {
 	if err := s.tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE true%s) FROM %s",
-		s.rows.filterSQL(), s.sampled(percent))).Scan(&all, &own); err != nil {
+		s.rows.carriedSQL(), s.sampled(percent))).Scan(&all, &own); err != nil {
 		return 0, 0, fmt.Errorf("sampling rows: %w", err)
 	}
 	return int64(float64(all) * 100 / percent), int64(float64(own) * 100 / percent), nil
@@ -142,7 +142,7 @@ func (s *session) countQuery(ctx context.Context) (rows int64, err error) {
 	err = s.tx.QueryRow(ctx, fmt.Sprintf(`
 		SELECT coalesce(sum(n), 0)::bigint, coalesce(bool_or(n > 1), false), coalesce(bool_or(missing), false)
 		  FROM (SELECT count(*) AS n, (%s) IS NOT TRUE AS missing FROM %s WHERE true%s GROUP BY %s) AS keys`,
-		strings.Join(key, " IS NOT NULL AND ")+" IS NOT NULL", s.rows.Table.Source(), s.rows.filterSQL(), strings.Join(key, ", "))).Scan(&rows, &twice, &missing)
+		strings.Join(key, " IS NOT NULL AND ")+" IS NOT NULL", s.rows.Table.Source(), s.rows.carriedSQL(), strings.Join(key, ", "))).Scan(&rows, &twice, &missing)
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("running the query of %s: %w", s.rows.Table.Name, err)
@@ -258,16 +258,16 @@ func (r *chunkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Result,
 		return Result{}, err
 	}
 	before := rows.Position()
-	if err := r.copy(ctx, rows, fmt.Sprintf("%s WHERE %s%s ORDER BY %s LIMIT %d", r.rows.selected(), conditions, r.rows.filterSQL(), strings.Join(columns, ", "), r.chunk.Limit)); err != nil {
+	if err := r.copy(ctx, rows, fmt.Sprintf("%s WHERE %s%s ORDER BY %s LIMIT %d", r.rows.selected(), conditions, r.rows.carriedSQL(), strings.Join(columns, ", "), r.chunk.Limit)); err != nil {
 		return Result{}, err
 	}
 	result := Result{More: rows.Position()-before >= r.chunk.Limit, Cursor: r.cursor}
 	if last := rows.Last(); last != nil {
-		values := make([][]byte, len(key))
+		values, read := make([][]byte, len(key)), make([]catalog.Column, len(key))
 		for i, at := range positions {
-			values[i] = last[at]
+			values[i], read[i] = last[at], r.rows.Table.Columns[at]
 		}
-		texts, err := r.texts(ctx, r.rows.Table, positions, values)
+		texts, err := r.texts(ctx, read, values)
 		if err != nil {
 			return Result{}, err
 		}
@@ -323,8 +323,8 @@ func (r *chunkRead) copyBlocks(ctx context.Context, rows *rowwire.Transcoder) (R
 		to = max(leaves[at].Pages, from)
 	}
 	end := min(to, from+max(1, r.chunk.Limit/max(1, r.span.PerBlock)))
-	query := strings.Replace(r.rows.selected(), " FROM "+r.rows.Table.Source(), " FROM ONLY "+r.span.Leaf, 1)
-	if err := r.copy(ctx, rows, fmt.Sprintf("%s WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'%s", query, from, end, r.rows.filterSQL())); err != nil {
+	query := strings.Replace(r.rows.selected(), " FROM "+r.rows.Table.Source(), " FROM ONLY "+r.span.Leaf+" AS "+catalog.Quote(r.rows.Table.Name), 1)
+	if err := r.copy(ctx, rows, fmt.Sprintf("%s WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'%s", query, from, end, r.rows.carriedSQL())); err != nil {
 		return Result{}, err
 	}
 	cursor, err := encode(end)

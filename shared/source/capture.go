@@ -40,8 +40,8 @@ type Read interface {
 	Copy(ctx context.Context, rows *rowwire.Transcoder) (Result, error)
 	// KeyOf copies the key's COPY bytes out of a whole row's.
 	KeyOf(tuple [][]byte) [][]byte
-	// Row returns one row of the snapshot whole, as JSON, by what KeyOf returned.
-	Row(ctx context.Context, key [][]byte) (json.RawMessage, error)
+	// Row returns one row of the snapshot whole, by what KeyOf returned.
+	Row(ctx context.Context, key [][]byte) (Whole, error)
 	// Close ends the snapshot and gives the connection back; a second one does nothing.
 	Close(ctx context.Context)
 }
@@ -61,6 +61,12 @@ type Refused struct {
 	Column string
 	Reason string
 	Row    json.RawMessage
+}
+
+// Whole is a row that could not be carried.
+type Whole struct {
+	Row json.RawMessage // nil: it is gone
+	Key []*string       // its key as text, as Retry takes it; nil where that is to be seen nowhere
 }
 
 // encode writes a cursor.

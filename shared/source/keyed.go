@@ -205,20 +205,11 @@ func (r *keyedRead) pull(ctx context.Context, rows *rowwire.Transcoder, keys str
 			return err
 		}
 	}
-	if err := r.copy(ctx, rows, r.k.presentSQL(keys)); err != nil {
+	if err := r.copyNext(ctx, rows, r.k.presentSQL(keys)); err != nil || !r.k.Deletes {
 		return err
 	}
-	if !r.k.Deletes {
-		return nil
-	}
-	if err := rows.Continue(); err != nil {
-		return err
-	}
-	before := rows.Rows()
-	rows.Deleted(true)
-	err := r.copy(ctx, rows, r.k.goneSQL(keys))
-	rows.Deleted(false)
-	result.Deleted = rows.Rows() - before
+	var err error
+	result.Deleted, err = r.copyTombstones(ctx, rows, r.k.goneSQL(keys))
 	return err
 }
 
@@ -227,7 +218,7 @@ func (r *keyedRead) unique(ctx context.Context, keys string) error {
 	key := strings.Join(r.k.compared(""), ", ")
 	var twice bool
 	if err := r.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE (%s) IN (%s)%s GROUP BY %s HAVING count(*) > 1)",
-		r.k.Table.Source(), key, r.k.typed(keys), r.k.filterSQL(), key)).Scan(&twice); err != nil {
+		r.k.Table.Source(), key, r.k.typed(keys), r.k.carriedSQL(), key)).Scan(&twice); err != nil {
 		return fmt.Errorf("looking for keys that come twice: %w", err)
 	}
 	if twice {
@@ -296,17 +287,11 @@ func (f *watermarkFeed) read(ctx context.Context, s *session, cursor json.RawMes
 			return found, nil, fmt.Errorf("looking for late rows: %w", err)
 		}
 	}
-	keyset := strings.Join(f.w.keysetExprs(), ", ")
-	last, err := s.tuples(ctx, fmt.Sprintf("SELECT * FROM (SELECT row_number() OVER (ORDER BY %s), %s FROM %s WHERE %s%s) AS fresh ORDER BY 1 DESC LIMIT 1",
-		strings.Join(f.w.keysetColumns(), ", "), keyset, f.w.Table.Source(), r.fresh, r.order()))
+	row, more, err := r.end(ctx)
 	if err != nil {
 		return found, nil, err
 	}
-	var row [][]byte
-	if len(last) > 0 {
-		row = last[0][1:]
-		found.more = counter.number(last[0][0]) >= int64(f.w.Limit)
-	}
+	found.more = more
 	next, err := r.next(ctx, row, found.more)
 	if err != nil {
 		return found, nil, err

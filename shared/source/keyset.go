@@ -22,11 +22,14 @@ func (r *watermarkRead) bindCursor(ctx context.Context, cursor []string) error {
 // atName is the setting that the n-th value of a cursor is bound to.
 func (w *Watermark) atName(n int) string { return w.setting("at_" + strconv.Itoa(n)) }
 
+// uptoName is the setting that the n-th value of where a read ends is bound to.
+func (w *Watermark) uptoName(n int) string { return w.setting("upto_" + strconv.Itoa(n)) }
+
 // keysetExprs are (cursor, key) as they are selected.
 func (w *Watermark) keysetExprs() []string {
 	out := make([]string, len(w.keyset))
-	for i, at := range w.keyset {
-		out[i] = w.Table.Columns[at].Expr
+	for i, c := range w.keyset {
+		out[i] = c.Expr
 	}
 	return out
 }
@@ -38,8 +41,7 @@ func (w *Watermark) keysetExprs() []string {
 // as the text of an address, which has another order.
 func (w *Watermark) keysetColumns() []string {
 	out := make([]string, len(w.keyset))
-	for i, at := range w.keyset {
-		c := w.Table.Columns[at]
+	for i, c := range w.keyset {
 		out[i] = catalog.Quote(w.Table.Name) + "." + catalog.Quote(c.Name)
 		if c.Base == "" {
 			out[i] = "(" + out[i] + `::text COLLATE "C")`
@@ -50,11 +52,11 @@ func (w *Watermark) keysetColumns() []string {
 
 func (w *Watermark) keysetSQL() string { return "(" + strings.Join(w.keysetColumns(), ", ") + ")" }
 
-func (w *Watermark) boundSQL() string {
+// boundSQL are the values of a keyset that are bound to the names.
+func (w *Watermark) boundSQL(bindings func(int) string) string {
 	out := make([]string, len(w.keyset))
-	for i, at := range w.keyset {
-		c := w.Table.Columns[at]
-		name := w.atName(i)
+	for i, c := range w.keyset {
+		name := bindings(i)
 		out[i] = bound(name, c.Base)
 		if c.Base == "" {
 			out[i] = "(" + bound(name, "text") + ` COLLATE "C")`
@@ -71,7 +73,7 @@ func (r *watermarkRead) lookbackSQL(ctx context.Context, lower *int64) (string, 
 	if err := r.bind(ctx, r.w.setting("lower"), r.w.family.text(*lower)); err != nil {
 		return "", err
 	}
-	return catalog.Quote(r.w.Cursor) + " >= " + bound(r.w.setting("lower"), r.w.Table.Column(r.w.Cursor).Base), nil
+	return catalog.Quote(r.w.Cursor) + " >= " + bound(r.w.setting("lower"), r.w.Table.Stored(r.w.Cursor).Base), nil
 }
 
 // wideXmin is the 64-bit id of the transaction that wrote a row. Ids of rows

@@ -29,12 +29,21 @@ type Rows struct {
 // Filter keeps the rows whose column has a value.
 type Filter struct{ Column, Value string }
 
-// Describe reads a declared table, or query, from the catalogue.
-func Describe(ctx context.Context, source *pgxpool.Pool, schema string, t *pipeline.Table) (*catalog.Table, error) {
+// Describe reads a declared table, or query, from the catalogue, as far as it is
+// carried. hashKey is what its hashed columns are hashed with; without one its rows
+// cannot be read.
+func Describe(ctx context.Context, source *pgxpool.Pool, schema string, t *pipeline.Table, hashKey []byte) (*catalog.Table, error) {
+	var table *catalog.Table
+	var err error
 	if t.Query != "" {
-		return catalog.DescribeQuery(ctx, source, schema, t.Name, t.Query)
+		table, err = catalog.DescribeQuery(ctx, source, schema, t.Name, t.Query)
+	} else {
+		table, err = catalog.Describe(ctx, source, schema, t.Name)
 	}
-	return catalog.Describe(ctx, source, schema, t.Name)
+	if err != nil {
+		return nil, err
+	}
+	return table, table.Declare(ctx, source, t.Columns, t.Where, hashKey)
 }
 
 // NewRows checks the key and the filters against the table.
@@ -45,8 +54,14 @@ func NewRows(r Rows) (*Rows, error) {
 		return nil, err
 	}
 	for _, f := range r.Filters {
-		if t.Column(f.Column) == nil {
+		if t.Stored(f.Column) == nil {
 			return nil, t.Missing("tenant column", f.Column)
+		}
+	}
+	for _, c := range t.Columns {
+		if c.Hash && len(c.HashKey) == 0 {
+			return nil, fault.Fix(fmt.Errorf("column %s of %s is to be hashed, and there is no key to hash it with", c.Name, t.Name),
+				"set TIDEMARK_HASH_KEY, see the README")
 		}
 	}
 	for _, name := range r.Key {
@@ -64,7 +79,8 @@ func (r *Rows) KeyOf(tuple [][]byte) [][]byte {
 	return out
 }
 
-// basis names the key with its types, and the filters' columns.
+// basis names the key with its types, the filters' columns, and what the declaration
+// makes of the rows.
 func (r *Rows) basis() string {
 	var b strings.Builder
 	for _, at := range r.key {
@@ -73,13 +89,13 @@ func (r *Rows) basis() string {
 	return b.String() + r.filtered()
 }
 
-// filtered names the columns of the filters.
+// filtered names the columns of the filters, and what the declaration makes of the rows.
 func (r *Rows) filtered() string {
 	var b strings.Builder
 	for _, f := range r.Filters {
 		b.WriteString(" of " + catalog.Quote(f.Column))
 	}
-	return b.String()
+	return b.String() + r.Table.Declared()
 }
 
 // selected is the beginning of a SELECT of whole rows.
@@ -111,9 +127,31 @@ func (s *session) bindFilters(ctx context.Context, r *Rows) error {
 func (r *Rows) filterSQL() string {
 	var b strings.Builder
 	for i, f := range r.Filters {
-		b.WriteString(" AND " + equals(r.Table.Column(f.Column), r.filterName(i)))
+		b.WriteString(" AND " + equals(r.Table.Stored(f.Column), r.filterName(i)))
 	}
 	return b.String()
+}
+
+// carriedSQL continues a WHERE with the filters and the declared condition.
+func (r *Rows) carriedSQL() string { return r.filterSQL() + r.conditionSQL() }
+
+// conditionSQL continues a WHERE with the declared condition.
+func (r *Rows) conditionSQL() string {
+	if condition := r.Table.Condition(); condition != "" {
+		return " AND " + condition
+	}
+	return ""
+}
+
+// tombstones is the beginning of a SELECT of rows that have their key and nothing else.
+func (r *Rows) tombstones() string {
+	list := make([]string, len(r.Table.Columns))
+	for i, c := range r.Table.Columns {
+		if list[i] = "NULL"; slices.Contains(r.key, i) {
+			list[i] = c.Expr
+		}
+	}
+	return "SELECT " + strings.Join(list, ", ") + " FROM " + r.Table.Source()
 }
 
 func equals(c *catalog.Column, name string) string {
@@ -191,10 +229,10 @@ func (r *Rows) typed(relation string) string {
 
 // presentSQL selects the rows whose key is in the relation, as they are now.
 func (r *Rows) presentSQL(relation string) string {
-	return fmt.Sprintf("%s WHERE (%s) IN (%s)%s", r.selected(), strings.Join(r.compared(""), ", "), r.typed(relation), r.filterSQL())
+	return fmt.Sprintf("%s WHERE (%s) IN (%s)%s", r.selected(), strings.Join(r.compared(""), ", "), r.typed(relation), r.carriedSQL())
 }
 
-// goneSQL selects the keys of the relation that no row has, as rows that hold
+// goneSQL selects the keys of the relation that no carried row has, as rows that hold
 // nothing else. A key with a NULL names no row.
 func (r *Rows) goneSQL(relation string) string {
 	list := make([]string, len(r.Table.Columns))
@@ -205,15 +243,15 @@ func (r *Rows) goneSQL(relation string) string {
 	names, columns := r.keyNames(), r.compared("t.")
 	for i, at := range r.key {
 		c := r.Table.Columns[at]
-		list[at] = strings.Replace(c.Expr, catalog.Quote(c.Name), "gone."+names[i], 1)
+		list[at] = c.Of("gone." + names[i])
 		same = append(same, columns[i]+" = gone."+names[i])
 		if c.Collated() { // a row that its collation takes for the same has another key
 			same = append(same, columns[i]+` COLLATE pg_catalog."C" = gone.`+names[i])
 		}
 		whole = append(whole, "gone."+names[i]+" IS NOT NULL")
 	}
-	return fmt.Sprintf("SELECT %s FROM (SELECT DISTINCT * FROM (%s) AS d) AS gone WHERE %s AND NOT EXISTS (SELECT FROM (SELECT * FROM %s WHERE true%s) AS t WHERE %s)",
-		strings.Join(list, ", "), r.typed(relation), strings.Join(whole, " AND "), r.Table.Source(), r.filterSQL(), strings.Join(same, " AND "))
+	return fmt.Sprintf("SELECT %s FROM (SELECT DISTINCT * FROM (%s) AS d) AS gone WHERE %s AND NOT EXISTS (SELECT FROM (SELECT %s FROM %s WHERE true%s) AS t WHERE %s)",
+		strings.Join(list, ", "), r.typed(relation), strings.Join(whole, " AND "), strings.Join(catalog.QuoteAll(r.Key), ", "), r.Table.Source(), r.carriedSQL(), strings.Join(same, " AND "))
 }
 
 // twice is the error for a query that returns a key more than once.

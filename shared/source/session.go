@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
 	"github.com/tidemark-data/tidemark/shared/fault"
+	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
 // session is one read-only snapshot on a connection of its own.
@@ -32,6 +35,7 @@ type session struct {
 	from    uint64            // where the write-ahead log was before the snapshot
 	to      uint64            // and after it
 	open    []openTransaction // open before the snapshot
+	copied  bool              // something, by copyNext
 }
 
 // moment is the snapshot, and what else a fence has to know.
@@ -175,13 +179,16 @@ func wide(s snapshot, age uint64) uint64 {
 	return id
 }
 
+// forms are the settings that the text of a value depends on.
+const forms = `set_config('datestyle', 'ISO, YMD', true), set_config('timezone', 'UTC', true),
+	       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true), set_config('bytea_output', 'hex', true)`
+
 // Of a transaction without an id, age counts to the one that the next gets: on a
 // standby it is the only thing that tells it.
 const settings = `
 	SELECT pg_current_snapshot()::text, (age('3'::xid)::bigint + 4294967296) % 4294967296, (` + logPosition + `)::bigint,
 	       (SELECT string_agg(name, ', ') FROM unnest($3::text[]) AS name WHERE row_security_active(name::regclass)) FROM (SELECT
-	       set_config('datestyle', 'ISO, YMD', true), set_config('timezone', 'UTC', true),
-	       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
+	       ` + forms + `,
 	       set_config('search_path', quote_ident($1) || ', public', true),
 	       set_config('max_parallel_workers_per_gather', '0', true),
 	       set_config('lock_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '60s', true),
@@ -226,6 +233,26 @@ func (s *session) copy(ctx context.Context, w io.Writer, query string) error {
 	return nil
 }
 
+// copyNext is copy behind another one, or the first.
+func (s *session) copyNext(ctx context.Context, rows *rowwire.Transcoder, query string) error {
+	if s.copied {
+		if err := rows.Continue(); err != nil {
+			return err
+		}
+	}
+	s.copied = true
+	return s.copy(ctx, rows, query)
+}
+
+// copyTombstones is copyNext of rows that are gone, and says how many there were.
+func (s *session) copyTombstones(ctx context.Context, rows *rowwire.Transcoder, query string) (int64, error) {
+	before := rows.Rows()
+	rows.Deleted(true)
+	err := s.copyNext(ctx, rows, query)
+	rows.Deleted(false)
+	return rows.Rows() - before, err
+}
+
 // tuples runs a query and returns its rows in the bytes that COPY would give them.
 func (s *session) tuples(ctx context.Context, query string) ([][][]byte, error) {
 	result := s.conn.Conn().PgConn().ExecParams(ctx, query, nil, nil, nil, []int16{1}).Read()
@@ -236,12 +263,12 @@ func (s *session) tuples(ctx context.Context, query string) ([][][]byte, error) 
 }
 
 // texts asks Postgres for the text of values it sent in binary.
-func (s *session) texts(ctx context.Context, table *catalog.Table, columns []int, values [][]byte) ([]string, error) {
+func (s *session) texts(ctx context.Context, columns []catalog.Column, values [][]byte) ([]string, error) {
 	exprs := make([]string, len(values))
 	for i := range values {
 		exprs[i] = fmt.Sprintf("$%d::text", i+1)
 	}
-	oids, formats := params(table, columns)
+	oids, formats := params(columns)
 	result := s.conn.Conn().PgConn().ExecParams(ctx, "SELECT "+strings.Join(exprs, ", "), values, oids, formats, nil).Read()
 	if result.Err != nil {
 		return nil, fmt.Errorf("reading the cursor's text: %w", result.Err)
@@ -257,9 +284,9 @@ func stringsOf(result *pgconn.Result) []string {
 	return out
 }
 
-func params(table *catalog.Table, columns []int) (oids []uint32, formats []int16) {
-	for _, at := range columns {
-		oids = append(oids, table.Columns[at].Param)
+func params(columns []catalog.Column) (oids []uint32, formats []int16) {
+	for _, c := range columns {
+		oids = append(oids, c.Param)
 		formats = append(formats, 1)
 	}
 	return oids, formats
@@ -268,23 +295,54 @@ func params(table *catalog.Table, columns []int) (oids []uint32, formats []int16
 // KeyOf copies the key's COPY bytes out of a whole row's.
 func (s *session) KeyOf(tuple [][]byte) [][]byte { return s.rows.KeyOf(tuple) }
 
-// Row returns one row of the snapshot whole, as JSON, by what KeyOf returned.
-func (s *session) Row(ctx context.Context, key [][]byte) (json.RawMessage, error) {
-	oids, formats := params(s.rows.Table, s.rows.key)
+// Row returns one row of the snapshot by what KeyOf returned: of its carried columns all
+// but the hashed ones, whose values are to be seen nowhere.
+func (s *session) Row(ctx context.Context, key [][]byte) (Whole, error) {
+	columns := make([]catalog.Column, len(key))
 	conditions := make([]string, len(key))
 	for i, at := range s.rows.key {
-		conditions[i] = fmt.Sprintf("%s = $%d", s.rows.Table.Columns[at].Expr, i+1)
+		c := s.rows.Table.Columns[at]
+		columns[i], conditions[i] = c, fmt.Sprintf("%s = $%d", c.Expr, i+1)
+		if c.Param == pgtype.TextOID && c.Base != "" { // so that an index serves
+			conditions[i] = fmt.Sprintf("%s = $%d::text::%s", catalog.Quote(c.Name), i+1, keyType(c))
+		}
 	}
+	var shown []string
+	for _, c := range s.rows.Table.Columns {
+		switch {
+		case c.Computed:
+			shown = append(shown, c.Expr+" AS "+catalog.Quote(c.Name))
+		case !c.Hash:
+			shown = append(shown, catalog.Quote(c.Name))
+		}
+	}
+	texts := make([]string, len(s.rows.key))
+	for i, at := range s.rows.key {
+		texts[i] = catalog.Quote(s.rows.Table.Columns[at].Name) + "::text"
+		if s.rows.Table.Columns[at].Hash {
+			texts = []string{"NULL"}
+			break
+		}
+	}
+	oids, formats := params(columns)
 	// Not to_jsonb: it refuses what may be the very reason of the rejection.
-	sql := "SELECT row_to_json(t) FROM (SELECT * FROM " + s.rows.Table.Source() + " WHERE " + strings.Join(conditions, " AND ") + ") AS t"
+	sql := fmt.Sprintf("SELECT (SELECT row_to_json(shown.*) FROM (SELECT %s) AS shown), to_json(ARRAY[%s]::text[]) FROM %s WHERE %s",
+		strings.Join(shown, ", "), strings.Join(texts, ", "), s.rows.Table.Source(), strings.Join(conditions, " AND "))
 	result := s.conn.Conn().PgConn().ExecParams(ctx, sql, key, oids, formats, nil).Read()
 	if result.Err != nil {
-		return nil, fmt.Errorf("reading a rejected row: %w", result.Err)
+		return Whole{}, fmt.Errorf("reading a rejected row: %w", result.Err)
 	}
 	if len(result.Rows) == 0 {
-		return nil, nil
+		return Whole{}, nil
 	}
-	return append(json.RawMessage(nil), result.Rows[0][0]...), nil
+	whole := Whole{Row: slices.Clone(result.Rows[0][0])}
+	if err := json.Unmarshal(result.Rows[0][1], &whole.Key); err != nil {
+		return Whole{}, fmt.Errorf("reading the key of a rejected row: %w", err)
+	}
+	if slices.Contains(whole.Key, nil) {
+		whole.Key = nil
+	}
+	return whole, nil
 }
 
 // Close ends the snapshot and gives the connection back.

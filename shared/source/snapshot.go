@@ -50,5 +50,5 @@ func (r *snapshotRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Resu
 	if result.Cursor, err = encode(map[string]time.Time{"at": r.at.UTC()}); err != nil {
 		return result, err
 	}
-	return result, r.copy(ctx, rows, r.rows.selected()+" WHERE true"+r.rows.filterSQL())
+	return result, r.copy(ctx, rows, r.rows.selected()+" WHERE true"+r.rows.carriedSQL())
 }

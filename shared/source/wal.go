@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
@@ -83,8 +83,9 @@ func (w *WAL) Name() string { return w.Table.Schema + "." + w.Table.Name }
 
 // Write writes what a change does to the table: a row, a tombstone for the key that a
 // row had, or both. Rows that the log does not hold whole (values that were not sent
-// because they did not change, types that only Postgres can write, a table of another
-// shape since) are read from the table by Complete: what is there by then is as new.
+// because they did not change, types that only Postgres can write, computed columns, a
+// table of another shape since), and all where a condition is declared, are read from
+// the table by Complete: what is there by then is as new.
 func (w *LogBatch) Write(ctx context.Context, rows *rowwire.Transcoder, c wal.Change) error {
 	s := w.shape(c.Relation)
 	if c.Old != nil && w.Deletes {
@@ -117,11 +118,14 @@ func (w *LogBatch) shape(r *pgoutput.Relation) *shape {
 	if s := w.shapes[r]; s != nil {
 		return s
 	}
-	s := &shape{whole: len(r.Columns) == len(w.Table.Columns)}
+	s := &shape{whole: w.Table.Condition() == ""}
+	for _, rc := range r.Columns { // one that is not known came or went meanwhile
+		s.whole = s.whole && w.Table.Stored(rc.Name) != nil
+	}
 	for _, c := range w.Table.Columns {
 		at := slices.IndexFunc(r.Columns, func(rc pgoutput.Column) bool { return rc.Name == c.Name })
 		s.columns = append(s.columns, at)
-		s.whole = s.whole && at >= 0 && r.Columns[at].Type == c.Param && c.Expr == catalog.Quote(c.Name)
+		s.whole = s.whole && at >= 0 && r.Columns[at].Type == c.Param && c.Plain()
 	}
 	if w.shapes == nil {
 		w.shapes = map[*pgoutput.Relation]*shape{}
@@ -233,23 +237,36 @@ func (w *WAL) text(ctx context.Context, oid uint32, value []byte) (string, error
 
 // convert makes a column's value what a SELECT of the column gives.
 func (w *WAL) convert(ctx context.Context, oid uint32, value []byte, c catalog.Column) ([]byte, error) {
-	if c.Expr == catalog.Quote(c.Name) {
+	switch {
+	case c.Plain():
 		return value, nil
+	case c.Of("$1") == "$1::text" && oid != oidBpchar && oid != oidUUID && known(oid): // most keys that are hashed
+		text, err := w.text(ctx, oid, value)
+		return []byte(text), err
 	}
-	return w.ask(ctx, "SELECT "+strings.Replace(c.Expr, catalog.Quote(c.Name), "$1", 1), oid, value)
+	return w.ask(ctx, "SELECT "+c.Of("$1"), oid, value)
 }
 
+// known reports whether the text of a type needs no asking.
+func known(oid uint32) bool {
+	return slices.Contains([]uint32{oidInt2, oidInt4, oidInt8, oidText, oidVarchar, oidBpchar, oidUUID}, oid)
+}
+
+// ask has Postgres make something of a value, under the settings of every read.
 func (w *WAL) ask(ctx context.Context, sql string, oid uint32, value []byte) ([]byte, error) {
 	conn, err := w.Source.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the source: %w", err)
 	}
 	defer conn.Release()
-	result := conn.Conn().PgConn().ExecParams(ctx, sql, [][]byte{value}, []uint32{oid}, []int16{1}, []int16{1}).Read()
-	if result.Err != nil {
-		return nil, fmt.Errorf("converting a key of %s: %w", w.Table.Name, result.Err)
+	batch := &pgconn.Batch{} // one transaction, so that the settings end with it
+	batch.ExecParams("SELECT "+forms, nil, nil, nil, nil)
+	batch.ExecParams(sql, [][]byte{value}, []uint32{oid}, []int16{1}, []int16{1})
+	results, err := conn.Conn().PgConn().ExecBatch(ctx, batch).ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("converting a key of %s: %w", w.Table.Name, err)
 	}
-	return result.Rows[0][0], nil
+	return results[1].Rows[0][0], nil
 }
 
 // Complete reads the rows that were not whole as they are now. One that is gone, or
@@ -266,13 +283,16 @@ func (w *LogBatch) Complete(ctx context.Context, rows *rowwire.Transcoder) error
 	if err := s.bindKeys(ctx, w.Rows, w.keys); err != nil {
 		return err
 	}
-	if w.copied {
-		if err := rows.Continue(); err != nil {
-			return err
-		}
-	}
+	s.copied = w.copied
 	w.keys, w.by, w.copied = nil, nil, true
-	return s.copy(ctx, rows, w.presentSQL("SELECT * FROM "+w.boundKeys()+" AS keys"))
+	relation := "SELECT * FROM " + w.boundKeys() + " AS keys"
+	if err := s.copyNext(ctx, rows, w.presentSQL(relation)); err != nil || w.Table.Condition() == "" || !w.Deletes {
+		return err
+	}
+	// The condition may have held for the row before.
+	deleted, err := s.copyTombstones(ctx, rows, w.goneSQL(relation))
+	w.Deleted += deleted
+	return err
 }
 
 // sightTime is how long a transaction that is in the log is waited for to be seen.
@@ -320,11 +340,11 @@ func (w *LogBatch) Copy(context.Context, *rowwire.Transcoder) (Result, error) {
 	return Result{}, errTogether
 }
 
-// Row returns a row as it is now, whole, as JSON.
-func (w *LogBatch) Row(ctx context.Context, key [][]byte) (json.RawMessage, error) {
+// Row returns a row as it is now, whole.
+func (w *LogBatch) Row(ctx context.Context, key [][]byte) (Whole, error) {
 	s, err := openSession(ctx, w.Source, w.Rows)
 	if err != nil {
-		return nil, err
+		return Whole{}, err
 	}
 	defer s.Close(ctx)
 	return s.Row(ctx, key)

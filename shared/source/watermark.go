@@ -26,7 +26,8 @@ type Watermark struct {
 	Limit    int
 
 	family family
-	keyset []int // columns of (cursor, key) without repetition, by position in Table.Columns
+	keyset []catalog.Column // (cursor, key) without repetition, as they are stored
+	last   []int            // where whole rows have them, by position in Table.Columns; nil: not all have them so
 }
 
 // Position is where a watermark read ended: the last (cursor, key) read and
@@ -43,7 +44,7 @@ type Position struct {
 // works but should be mended, each with its statement.
 func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 	t := w.Table
-	cursor := t.Column(w.Cursor)
+	cursor := t.Stored(w.Cursor)
 	if cursor == nil {
 		return nil, nil, t.Missing("cursor column", w.Cursor)
 	}
@@ -52,13 +53,15 @@ func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 			"choose a column of integer, date, timestamp or timestamptz type")
 	}
 	names := []string{w.Cursor}
-	w.keyset = []int{t.Index(w.Cursor)}
 	for _, name := range w.Key {
 		if name != w.Cursor {
 			names = append(names, name)
-			w.keyset = append(w.keyset, t.Index(name))
 		}
 	}
+	for _, name := range names {
+		w.keyset = append(w.keyset, *t.Stored(name))
+	}
+	w.last = whole(t, w.keyset)
 	columns := strings.Join(catalog.QuoteAll(names), ", ")
 	if w.family == civil {
 		warnings = append(warnings, fmt.Sprintf("cursor column %s of %s has no time zone, so the last day is looked through every time: make it timestamptz",
@@ -75,12 +78,26 @@ func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 	return &w, warnings, nil
 }
 
-// Basis is the cursor column and the key, with their types.
+// whole are the positions in the table's rows of columns that those have as they are
+// stored; nil where they have not.
+func whole(t *catalog.Table, stored []catalog.Column) []int {
+	out := make([]int, len(stored))
+	for i, c := range stored {
+		out[i] = slices.IndexFunc(t.Columns, func(carried catalog.Column) bool { return carried.Name == c.Name && carried.Expr == c.Expr })
+		if out[i] < 0 {
+			return nil
+		}
+	}
+	return out
+}
+
+// Basis is the cursor column and the key, with their types, and what the declaration
+// makes of the rows.
 func (w *Watermark) Basis() string {
 	var b strings.Builder
 	b.WriteString("watermark")
-	for _, at := range w.keyset {
-		fmt.Fprintf(&b, " %s %s", catalog.Quote(w.Table.Columns[at].Name), w.Table.Columns[at].Type)
+	for _, c := range w.keyset {
+		fmt.Fprintf(&b, " %s %s", catalog.Quote(c.Name), c.Type)
 	}
 	return b.String() + w.filtered()
 }
@@ -167,34 +184,95 @@ func (r *watermarkRead) Copy(ctx context.Context, rows *rowwire.Transcoder) (Res
 	if err := r.prepare(ctx); err != nil {
 		return result, err
 	}
-	selected := r.w.selected()
-	if r.late != "" {
-		if err := r.copy(ctx, rows, selected+" WHERE "+r.late); err != nil {
-			return result, err
-		}
-		if err := rows.Continue(); err != nil {
-			return result, err
-		}
+	var last [][]byte
+	var err error
+	if r.w.last != nil && r.w.Table.Condition() == "" {
+		last, result.More, err = r.drain(ctx, rows)
+	} else {
+		last, err = r.sift(ctx, rows, &result)
 	}
-	before := rows.Position()
-	if err := r.copy(ctx, rows, selected+" WHERE "+r.fresh+r.order()); err != nil {
+	if err != nil {
 		return result, err
 	}
-	var last [][]byte
-	if row := rows.Last(); row != nil {
-		for _, at := range r.w.keyset {
-			last = append(last, row[at])
-		}
-	}
-	result.More = rows.Position()-before >= int64(r.w.Limit)
 	p, err := r.next(ctx, last, result.More)
 	if err != nil {
 		return result, err
 	}
-	if result.Cursor, err = encode(p); err != nil {
-		return result, err
+	result.Cursor, err = encode(p)
+	return result, err
+}
+
+// drain writes all rows; the last of them says where it ended.
+func (r *watermarkRead) drain(ctx context.Context, rows *rowwire.Transcoder) (last [][]byte, more bool, err error) {
+	selected := r.w.selected()
+	if r.late != "" {
+		if err := r.copy(ctx, rows, selected+" WHERE "+r.late); err != nil {
+			return nil, false, err
+		}
+		if err := rows.Continue(); err != nil {
+			return nil, false, err
+		}
 	}
-	return result, nil
+	before := rows.Position()
+	if err := r.copy(ctx, rows, selected+" WHERE "+r.fresh+r.order()); err != nil {
+		return nil, false, err
+	}
+	if row := rows.Last(); row != nil {
+		for _, at := range r.w.last {
+			last = append(last, row[at])
+		}
+	}
+	return last, rows.Position()-before >= int64(r.w.Limit), nil
+}
+
+// sift writes the rows that the declared condition holds for, and tombstones for the
+// others: each may have been carried before it changed. Where the read ends is found
+// first, since what is written need not tell.
+func (r *watermarkRead) sift(ctx context.Context, rows *rowwire.Transcoder, result *Result) (last [][]byte, err error) {
+	if last, result.More, err = r.end(ctx); err != nil {
+		return nil, err
+	}
+	conditions := []string{r.late}
+	if last != nil {
+		upto, err := r.texts(ctx, r.w.keyset, last)
+		if err != nil {
+			return nil, err
+		}
+		for i, text := range upto {
+			if err := r.bind(ctx, r.w.uptoName(i), text); err != nil {
+				return nil, err
+			}
+		}
+		conditions = append(conditions, r.fresh+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL(r.w.uptoName))
+	}
+	conditions = slices.DeleteFunc(conditions, func(c string) bool { return c == "" })
+	for _, changed := range conditions {
+		if err := r.copyNext(ctx, rows, r.w.selected()+" WHERE "+changed+r.w.conditionSQL()); err != nil {
+			return nil, err
+		}
+	}
+	if r.w.Table.Condition() == "" || !r.w.Deletes {
+		return last, nil
+	}
+	for _, changed := range conditions {
+		deleted, err := r.copyTombstones(ctx, rows, r.w.tombstones()+" WHERE "+changed+" AND "+r.w.Table.Condition()+" IS NOT TRUE")
+		if err != nil {
+			return nil, err
+		}
+		result.Deleted += deleted
+	}
+	return last, nil
+}
+
+// end is the keyset of the last fresh row that the read takes, in COPY bytes; nil if
+// there is none. more says that there may be others behind it.
+func (r *watermarkRead) end(ctx context.Context) (last [][]byte, more bool, err error) {
+	found, err := r.tuples(ctx, fmt.Sprintf("SELECT * FROM (SELECT row_number() OVER (ORDER BY %s), %s FROM %s WHERE %s%s) AS fresh ORDER BY 1 DESC LIMIT 1",
+		strings.Join(r.w.keysetColumns(), ", "), strings.Join(r.w.keysetExprs(), ", "), r.w.Table.Source(), r.fresh, r.order()))
+	if err != nil || len(found) == 0 {
+		return nil, false, err
+	}
+	return found[0][1:], counter.number(found[0][0]) >= int64(r.w.Limit), nil
 }
 
 func (r *watermarkRead) order() string {
@@ -208,7 +286,7 @@ func (r *watermarkRead) prepare(ctx context.Context) error {
 		if err := r.bindCursor(ctx, p.Cursor); err != nil {
 			return err
 		}
-		r.fresh = r.w.keysetSQL() + " > " + r.w.boundSQL() + r.w.filterSQL()
+		r.fresh = r.w.keysetSQL() + " > " + r.w.boundSQL(r.w.atName) + r.w.filterSQL()
 	} else {
 		r.fresh = catalog.Quote(r.w.Cursor) + " IS NOT NULL" + r.w.filterSQL()
 	}
@@ -217,7 +295,7 @@ func (r *watermarkRead) prepare(ctx context.Context) error {
 
 func (r *watermarkRead) prepareLate(ctx context.Context) error {
 	p := r.previous
-	cursor := r.w.Table.Column(r.w.Cursor)
+	cursor := r.w.Table.Stored(r.w.Cursor)
 	if p == nil || p.Fence == nil {
 		if !cursor.NotNull { // a first sight takes the rows without a cursor value too
 			r.late = catalog.Quote(r.w.Cursor) + " IS NULL" + r.w.filterSQL()
@@ -241,7 +319,7 @@ func (r *watermarkRead) prepareLate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL())
+		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL(r.w.atName))
 	}
 	if !cursor.NotNull {
 		branches = append(branches, catalog.Quote(r.w.Cursor)+" IS NULL")
@@ -264,7 +342,7 @@ func (r *watermarkRead) next(ctx context.Context, last [][]byte, more bool) (*Po
 	}
 	if last != nil {
 		var err error
-		if p.Cursor, err = r.texts(ctx, r.w.Table, r.w.keyset, last); err != nil {
+		if p.Cursor, err = r.texts(ctx, r.w.keyset, last); err != nil {
 			return nil, err
 		}
 		p.At = r.w.family.number(last[0])
@@ -323,9 +401,9 @@ func (r *watermarkRead) see(ctx context.Context, p *Position) error {
 		if err := r.bindCursor(ctx, p.Cursor); err != nil {
 			return err
 		}
-		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL())
+		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL(r.w.atName))
 	}
-	if !r.w.Table.Column(r.w.Cursor).NotNull {
+	if !r.w.Table.Stored(r.w.Cursor).NotNull {
 		branches = append(branches, catalog.Quote(r.w.Cursor)+" IS NULL")
 	}
 	if len(branches) == 0 {

@@ -151,17 +151,15 @@ func TestFloor(t *testing.T) {
 }
 
 func sqlWatermark() *Watermark {
+	columns := []catalog.Column{
+		{Name: "id", Base: "int8", Param: 20, NotNull: true},
+		{Name: `up"dated`, Base: "timestamptz", Param: 1184, NotNull: true},
+		{Name: "code", Param: 25, NotNull: true}, // citext, an enum: no built-in type
+		{Name: "tenant", Base: "uuid", Param: 2950},
+	}
 	return &Watermark{
-		Rows: &Rows{
-			Table: &catalog.Table{Schema: `we"ird`, Name: "T", Columns: []catalog.Column{
-				{Name: "id", Base: "int8", Param: 20, NotNull: true},
-				{Name: `up"dated`, Base: "timestamptz", Param: 1184, NotNull: true},
-				{Name: "code", Param: 25, NotNull: true}, // citext, an enum: no built-in type
-				{Name: "tenant", Base: "uuid", Param: 2950},
-			}},
-			Key: []string{"code", "id"}, key: []int{2, 0},
-		},
-		Cursor: `up"dated`, family: instant, keyset: []int{1, 2, 0},
+		Rows:   &Rows{Table: &catalog.Table{Schema: `we"ird`, Name: "T", Columns: columns}, Key: []string{"code", "id"}, key: []int{2, 0}},
+		Cursor: `up"dated`, family: instant, keyset: []catalog.Column{columns[1], columns[2], columns[0]},
 	}
 }
 
@@ -170,7 +168,7 @@ func sqlWatermark() *Watermark {
 func TestKeysetSQL(t *testing.T) {
 	t.Parallel()
 	w := sqlWatermark()
-	got := []string{w.keysetSQL(), w.boundSQL(), w.filterSQL()}
+	got := []string{w.keysetSQL(), w.boundSQL(w.atName), w.filterSQL()}
 	w.Filters = []Filter{{"tenant", "x'; DROP TABLE y; --"}}
 	got = append(got, w.filterSQL())
 	w.Filters = append(w.Filters, Filter{"code", "acme"})
@@ -185,7 +183,7 @@ func TestKeysetSQL(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("SQL (-want +got):\n%s", diff)
 	}
-	oids, formats := params(w.Table, w.keyset)
+	oids, formats := params(w.keyset)
 	if diff := cmp.Diff([]uint32{1184, 25, 20}, oids); diff != "" {
 		t.Errorf("params (-want +got):\n%s", diff)
 	}

@@ -28,6 +28,7 @@ type Message struct {
 	Sync     string           `json:"sync,omitempty"`
 	Full     bool             `json:"full,omitempty"`
 	DryRun   bool             `json:"dry_run,omitempty"`
+	Retry    bool             `json:"retry,omitempty"` // of refused rows: they are read and landed again
 }
 
 // Delivery is a message with what Pub/Sub says of it.
@@ -46,7 +47,7 @@ const (
 	cronAge = 24 * time.Hour // of a cron expression, whose interval is nobody's guess
 )
 
-const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table":"orders"}; fields: cadence, pipeline, tenant, table, sync, full, dry_run`
+const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table":"orders"}; fields: cadence, pipeline, tenant, table, sync, full, dry_run, retry`
 
 // Decode reads a Pub/Sub event as the functions framework delivers it. Errors
 // are permanent: the same message can never be read.
@@ -96,6 +97,9 @@ func Parse(data []byte) (Message, error) {
 		return m, fault.Fix(fmt.Errorf("reading the message: %w", err), example)
 	}
 	m.Cadence = canonical
+	if m.Full && m.Retry {
+		return m, fault.Fix(errors.New("reading the message: it has both full and retry"), "send full alone: it reads every row again, those that were refused among them")
+	}
 	return m, nil
 }
 
@@ -143,7 +147,7 @@ func TimeLeft(ctx context.Context) bool {
 // their JSON keys, that the function does not serve: to ignore it would do
 // something else than was asked.
 func (m Message) Refuse(function string, fields ...string) error {
-	set := map[string]bool{"table": m.Table != "", "sync": m.Sync != "", "full": m.Full, "dry_run": m.DryRun}
+	set := map[string]bool{"table": m.Table != "", "sync": m.Sync != "", "full": m.Full, "dry_run": m.DryRun, "retry": m.Retry}
 	for _, field := range fields {
 		if set[field] {
 			return fault.Fix(fmt.Errorf("%s does not serve the field %q", function, field), "send the message without it")

@@ -50,6 +50,8 @@ func TestParse(t *testing.T) {
 		` {"cadence":"1m","pipeline":"shop","tenant":"acme","table":"orders","sync":"customer_scores","full":true,"dry_run":true} `: {
 			Cadence: "1m", Pipeline: "shop", Tenant: "acme", Table: "orders", Sync: "customer_scores", Full: true, DryRun: true,
 		},
+		`{"pipeline":"shop","table":"orders","retry":true}`: {Pipeline: "shop", Table: "orders", Retry: true},
+		`{"full":true,"retry":false}`:                       {Full: true},
 	}
 	for data, want := range tests {
 		got, err := tick.Parse([]byte(data))
@@ -78,6 +80,8 @@ func TestParseRefuses(t *testing.T) {
 		"table as list":   `{"table":["orders"]}`,
 		"unknown cadence": `{"cadence":"soon"}`,
 		"cadence too low": `{"cadence":"1ms"}`,
+		"retry as text":   `{"retry":"true"}`,
+		"full and retry":  `{"full":true,"retry":true}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -109,6 +113,7 @@ func TestMessageRoundTrip(t *testing.T) {
 			Pipeline: rapid.String().Draw(t, "pipeline"), Tenant: rapid.String().Draw(t, "tenant"), Table: rapid.String().Draw(t, "table"),
 			Sync: rapid.String().Draw(t, "sync"), Full: rapid.Bool().Draw(t, "full"), DryRun: rapid.Bool().Draw(t, "dry_run"),
 		}
+		want.Retry = !want.Full && rapid.Bool().Draw(t, "retry")
 		data, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)
@@ -237,8 +242,8 @@ func TestSkipped(t *testing.T) {
 
 func TestRefuse(t *testing.T) {
 	t.Parallel()
-	all := tick.Message{Table: "t", Sync: "s", Full: true, DryRun: true}
-	for _, field := range []string{"table", "sync", "full", "dry_run"} {
+	all := tick.Message{Table: "t", Sync: "s", Full: true, DryRun: true, Retry: true}
+	for _, field := range []string{"table", "sync", "full", "dry_run", "retry"} {
 		wantPermanent(t, all.Refuse("extract", field))
 		if err := (tick.Message{Cadence: "1m", Pipeline: "p", Tenant: "t"}).Refuse("extract", field); err != nil {
 			t.Errorf("a message without %s: %v", field, err)

@@ -21,7 +21,8 @@ type Column struct {
 	Name     string
 	Kind     rowwire.Kind
 	Repeated bool
-	Required bool // part of the key; every other column may be absent, as in a tombstone
+	Required bool   // part of the key; every other column may be absent, as in a tombstone
+	HashKey  []byte // of a Text column whose values are carried hashed; see rowwire.Column
 }
 
 // Metadata columns of every log. DESIGN.md, "Forward: write".
@@ -146,7 +147,7 @@ func (t *Table) Layout(at time.Time, loaded bool) rowwire.Layout {
 		}
 	}
 	for i, c := range t.Columns {
-		l.Columns[i] = rowwire.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Field: int32(i + 1)}
+		l.Columns[i] = rowwire.Column{Name: c.Name, Kind: c.Kind, Repeated: c.Repeated, Field: int32(i + 1), HashKey: c.HashKey}
 	}
 	l.VersionField, l.SyncedAtField, l.DeletedField = metadataFields(len(t.Columns))
 	if t.Mode == CDC {
@@ -187,22 +188,25 @@ var reservedPrefixes = []string{
 	"_change_type", "_change_timestamp",
 }
 
+// columnName is what BigQuery allows for a column. (BigQuery: flexible column names.)
+var columnName = regexp.MustCompile(`^[\p{L}\p{N}\p{Pc}\p{Pd}\p{M}&%=+:'<>#| ]{1,300}$`)
+
 // checkNames refuses columns that BigQuery cannot name (I3).
 func checkNames(table string, columns []Column) error {
 	seen := map[string]string{VersionColumn: "a metadata column", SyncedAtColumn: "a metadata column", DeletedColumn: "a metadata column"}
 	for _, c := range columns {
 		lower := strings.ToLower(c.Name)
 		if other, taken := seen[lower]; taken {
-			return fault.Fix(fmt.Errorf("column %q of %s and %s are one name in BigQuery", c.Name, table, other), "rename the column in the source")
+			return fault.Fix(fmt.Errorf("column %q of %s and %s are one name in BigQuery", c.Name, table, other), "rename it in the source, or under columns: {rename: ..} in the pipeline file")
 		}
 		seen[lower] = fmt.Sprintf("column %q", c.Name)
 		for _, prefix := range reservedPrefixes {
 			if strings.HasPrefix(lower, prefix) {
-				return fault.Fix(fmt.Errorf("column %q of %s begins with %s, which BigQuery reserves", c.Name, table, prefix), "rename the column in the source")
+				return fault.Fix(fmt.Errorf("column %q of %s begins with %s, which BigQuery reserves", c.Name, table, prefix), "rename it in the source, or under columns: {rename: ..} in the pipeline file")
 			}
 		}
-		if len(c.Name) > 300 || strings.ContainsAny(c.Name, "!\"$()*,./;?@[\\]^`{}~") {
-			return fault.Fix(fmt.Errorf("column %q of %s has a name that BigQuery does not allow", c.Name, table), "rename the column in the source")
+		if !columnName.MatchString(c.Name) {
+			return fault.Fix(fmt.Errorf("column %q of %s has a name that BigQuery does not allow", c.Name, table), "rename it in the source, or under columns: {rename: ..} in the pipeline file")
 		}
 	}
 	return nil

@@ -246,6 +246,11 @@ func TestCheckNames(t *testing.T) {
 		"a backslash":       {[]string{`a\b`}, false},
 		"brackets":          {[]string{"a[0]"}, false},
 		"a question mark":   {[]string{"ok?"}, false},
+		"a line's end":      {[]string{"a\nb"}, false},
+		"a tab":             {[]string{"a\tb"}, false},
+		"a picture":         {[]string{"🙂"}, false},
+		"a currency":        {[]string{"total€"}, false},
+		"other letters":     {[]string{"नाम", "数量", "a&b=c+d:e'f<g>h#i|j%k"}, true},
 		"reserved at a end": {[]string{"my_partition"}, true},
 	}
 	for name, test := range tests {

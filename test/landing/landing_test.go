@@ -168,9 +168,11 @@ func (s *shore) table(deletes warehouse.Deletes) *warehouse.Table {
 
 func (s *shore) ensure(t fatal, table *warehouse.Table) {
 	t.Helper()
-	if _, err := s.client.Ensure(t.Context(), table); err != nil {
+	placed, err := s.client.Ensure(t.Context(), table)
+	if err != nil {
 		t.Fatalf("preparing the table: %v", err)
 	}
+	table.Base = placed.Base
 }
 
 // land appends a batch as Extract does, and returns the partitions it says it wrote to.
@@ -193,7 +195,7 @@ func (s *shore) land(t fatal, table *warehouse.Table, b batch) []string {
 	return partitions
 }
 
-// landRows writes rows through a pending stream.
+// landRows writes rows as the table's mode does.
 func (s *shore) landRows(ctx context.Context, layout rowwire.Layout, table *warehouse.Table, rows [][][]byte, deleted []bool) ([]string, error) {
 	return s.landWith(ctx, layout, table, func(tr *rowwire.Transcoder) error {
 		for i, row := range rows {
@@ -208,13 +210,13 @@ func (s *shore) landRows(ctx context.Context, layout rowwire.Layout, table *ware
 
 // landWith writes what put gives to the transcoder.
 func (s *shore) landWith(ctx context.Context, layout rowwire.Layout, table *warehouse.Table, put func(*rowwire.Transcoder) error) ([]string, error) {
-	stream, err := s.client.NewStream(ctx, table, new(warehouse.Buffers))
+	sink, err := s.client.Open(ctx, table, false, new(warehouse.Buffers))
 	if err != nil {
 		return nil, err
 	}
-	defer stream.Close()
+	defer sink.Close()
 	tr, err := rowwire.NewTranscoder(layout, nil,
-		func(full *rowwire.Batch) (*rowwire.Batch, error) { return stream.Append(ctx, full) },
+		func(full *rowwire.Batch) (*rowwire.Batch, error) { return sink.Append(ctx, full) },
 		func(r rowwire.Reject) error { return errors.New(r.Reason.String()) })
 	if err != nil {
 		return nil, err
@@ -225,10 +227,12 @@ func (s *shore) landWith(ctx context.Context, layout rowwire.Layout, table *ware
 	if err := tr.Close(); err != nil {
 		return nil, err
 	}
-	if _, err := stream.Finish(ctx); err != nil {
+	if _, err := sink.Finish(ctx); err != nil || sink.Name() == "" {
 		return nil, err
 	}
-	return tr.Partitions(), s.client.Commit(ctx, table, warehouse.Batch{Name: stream.Name()})
+	return tr.Partitions(), s.client.Commit(ctx, table, warehouse.Batch{
+		Name: sink.Name(), Version: layout.VersionPrefix, At: time.UnixMicro(layout.SyncedAt), Partitions: tr.Partitions(), Backfilled: true,
+	})
 }
 
 // fields are the version's bytes as Postgres sends them.
