@@ -5,6 +5,7 @@
 locals {
   source_dir    = "${path.module}/.."
   pipelines_dir = coalesce(var.pipelines_dir, "${local.source_dir}/schemas/pipelines")
+  contracts_dir = coalesce(var.pipelines_dir, "${local.source_dir}/schemas") # its folder bigquery
 
   # Tests stay at home: their tools are not downloaded by a build.
   source_files = [
@@ -12,6 +13,7 @@ locals {
       ["go.mod", "go.sum"],
       fileset(local.source_dir, "schemas/*.go"),
       fileset(local.source_dir, "schemas/*.json"),
+      ["schemas/bigquery/README.md"], # without a file, Go embeds no folder
       fileset(local.source_dir, "schemas/postgres/*.sql"),
       fileset(local.source_dir, "shared/**/*.go"),
     ) : file if !endswith(file, "_test.go")
@@ -26,6 +28,7 @@ locals {
         ]) : file => file("${local.source_dir}/${file}")
       },
       { for file in local.pipeline_files : "schemas/pipelines/${file}" => file("${local.pipelines_dir}/${file}") },
+      { for file in fileset(local.contracts_dir, "bigquery/**") : "schemas/${file}" => file("${local.contracts_dir}/${file}") },
       { "function.go" = templatefile("${path.module}/function.go.tftpl", { package = function.package }) },
     )
   }

@@ -12,7 +12,7 @@ locals {
       cpu           = "1"
       max_instances = 4
       dataset_role  = "roles/bigquery.dataEditor"
-      project_roles = ["roles/bigquery.jobUser"] # asks the log about a commit whose stream BigQuery has forgotten
+      project_roles = ["roles/bigquery.jobUser"] # load jobs and MERGE; asks the log about a commit whose stream BigQuery has forgotten
     }
     dedup = {
       topic         = "tidemark-dedup"
@@ -70,6 +70,7 @@ locals {
         GOOGLE_CLOUD_PROJECT      = var.project
         LOG_LEVEL                 = var.log_level
       },
+      name == "extract" ? { TIDEMARK_STAGING_BUCKET = local.staging_bucket } : {},
     )
   }
 }
@@ -108,6 +109,16 @@ resource "google_cloudfunctions2_function" "function" {
     service_account_email            = google_service_account.function[each.key].email
     timeout_seconds                  = local.function_timeout_seconds
 
+    dynamic "secret_environment_variables" {
+      for_each = local.function_secrets[each.key]
+      content {
+        key        = secret_environment_variables.key
+        project_id = secret_environment_variables.value.project
+        secret     = secret_environment_variables.value.secret
+        version    = secret_environment_variables.value.version
+      }
+    }
+
     direct_vpc_egress = var.network == null ? null : "VPC_EGRESS_PRIVATE_RANGES_ONLY"
     dynamic "direct_vpc_network_interface" {
       for_each = var.network[*]
@@ -129,8 +140,10 @@ resource "google_cloudfunctions2_function" "function" {
   depends_on = [
     google_project_iam_member.function,
     google_project_iam_member.function_database,
+    google_secret_manager_secret_iam_member.hash_key,
     google_sql_provision_script.grants,
     google_sql_user.function,
+    google_storage_bucket_iam_member.staging,
     time_sleep.build_roles,
   ]
 }

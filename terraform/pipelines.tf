@@ -132,6 +132,10 @@ resource "terraform_data" "pipelines" {
       error_message = "A replication slot follows the tables of one destination, so wal cannot capture these: ${join(", ", local.misplaced_wal)}. With tenants use changelog; capture a query by watermark, and name the tables that it joins under also_changed_by."
     }
     precondition {
+      condition     = length(local.hashed) == 0 || local.hash_key != null
+      error_message = "These tables have hashed columns: ${join(", ", local.hashed)}. Make a key (openssl rand -hex 32 | gcloud secrets create tidemark-hash-key --data-file=-) and name its version in the variable hash_key."
+    }
+    precondition {
       condition     = length(local.pipelines) > 0
       error_message = "There is no *.yaml in ${local.pipelines_dir}: declare a pipeline there, or set pipelines_dir."
     }

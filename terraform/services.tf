@@ -20,6 +20,7 @@ locals {
       "storage.googleapis.com",
     ],
     var.network == null ? [] : ["compute.googleapis.com"],
+    length(local.hashed) == 0 ? [] : ["secretmanager.googleapis.com"],
     var.database.ip_type == "PSC" ? ["networkconnectivity.googleapis.com"] : [],
   )
 }

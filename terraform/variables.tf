@@ -112,6 +112,17 @@ variable "functions" {
   }
 }
 
+variable "hash_key" {
+  description = "The secret whose version holds the key of hashed columns (columns.hash), projects/<project>/secrets/<secret>/versions/<number>: at least 32 bytes, as openssl rand -hex 32 prints them. Needed where a pipeline file has such columns. Another key makes other hashes, which no longer join with the ones before: then have those tables read again."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.hash_key == null || can(regex("^projects/[^/]+/secrets/[^/]+/versions/[0-9]+$", var.hash_key))
+    error_message = "hash_key: write projects/<project>/secrets/<secret>/versions/<number>; the number, since with latest a new version would change what equal values are hashed to."
+  }
+}
+
 variable "instance" {
   description = <<-EOT
     A Cloud SQL instance to make, in the project and region of the functions; null

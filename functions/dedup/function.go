@@ -18,6 +18,6 @@ func init() {
 }
 
 func run(ctx context.Context, c *instance.Connections, d tick.Delivery) error {
-	r := dedup.Runner{Dispatcher: c.Dispatcher(tick.TopicDedup), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	r := dedup.Runner{Dispatcher: c.Dispatcher(tick.TopicDedup), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse, HashKey: c.HashKey}
 	return r.Run(ctx, d)
 }

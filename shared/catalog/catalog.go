@@ -28,6 +28,7 @@ type Table struct {
 	indexes []index
 	stored  []Column // as they are in the source, where a declaration made other Columns of them; see Declare
 	where   string   // condition on the rows, see Declare
+	needs   []string // columns that are read besides those that are carried
 }
 
 // Column is one column: how it is read and what it becomes.

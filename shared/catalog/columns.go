@@ -133,8 +133,7 @@ func (c *Column) Of(value string) string { return strings.ReplaceAll(c.Expr, Quo
 
 // Hides reports whether the table has columns whose values must not be seen.
 func (t *Table) Hides() bool {
-	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Hash }) ||
-		slices.ContainsFunc(t.stored, func(c Column) bool { return !t.shows(c.Name) })
+	return t.omits() || slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Hash })
 }
 
 // shows reports whether a column of the source is carried.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -61,6 +62,87 @@ func (t *Table) Explain(ctx context.Context, pool *pgxpool.Pool, refusal error, 
 		return refusal
 	}
 	return fault.Fix(refusal, strings.Join(statements, "; "))
+}
+
+// Selected are the rights that reading the table takes: to all of it, or, where some of
+// its columns are not carried, to those that are read, and to the system columns that
+// tell rows and their transactions apart.
+func (t *Table) Selected() []Right {
+	if !t.omits() {
+		return []Right{{Privilege: "SELECT"}}
+	}
+	var named []word
+	for _, c := range t.Columns {
+		if c.Computed {
+			named = append(named, split(c.Expr)...)
+		}
+	}
+	named = append(named, split(t.where)...)
+	var rights []Right
+	for _, c := range t.stored {
+		if t.shows(c.Name) || slices.Contains(t.needs, c.Name) || slices.ContainsFunc(named, func(w word) bool { return w.names(c.Name) }) {
+			rights = append(rights, Right{"SELECT", c.Name})
+		}
+	}
+	return append(rights, Right{"SELECT", "xmin"}, Right{"SELECT", "ctid"})
+}
+
+// Need notes a column that is read whether it is carried or not.
+func (t *Table) Need(column string) { t.needs = append(t.needs, column) }
+
+// omits reports whether the table has columns that are not carried.
+func (t *Table) omits() bool {
+	return slices.ContainsFunc(t.stored, func(c Column) bool { return !t.shows(c.Name) })
+}
+
+// rewrittenSQL counts the files of the table that are not those of the snapshot.
+const rewrittenSQL = `
+	SELECT count(*) FROM pg_catalog.pg_class c WHERE (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
+	   AND c.relkind = 'r' AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.oid)::oid`
+
+// lockColumns is Lock for a user who may read some of the columns, which LOCK TABLE is
+// not content with. The planner's lock comes after the snapshot; what may have happened
+// between the two is looked for, and is an error that the next run does not meet.
+func (t *Table) lockColumns(ctx context.Context, tx pgx.Tx) error {
+	list := []string{"xmin", "ctid"}
+	for _, c := range t.Columns {
+		list = append(list, c.Expr)
+	}
+	list = append(list, QuoteAll(t.needs)...)
+	condition := t.Condition()
+	if condition == "" {
+		condition = "true"
+	}
+	if _, err := tx.Exec(ctx, "EXPLAIN SELECT "+strings.Join(list, ", ")+" FROM "+t.Source()+" WHERE "+condition); err != nil {
+		return err
+	}
+	changed := 0
+	if err := tx.QueryRow(ctx, rewrittenSQL, t.oid).Scan(&changed); err != nil {
+		return fmt.Errorf("looking for a rewrite: %w", err)
+	}
+	var stored []Column
+	for _, c := range t.Columns {
+		if !c.Computed {
+			stored = append(stored, c)
+		}
+	}
+	list = list[:0]
+	for _, c := range stored {
+		list = append(list, Quote(c.Name))
+	}
+	prepared, err := tx.Conn().PgConn().Prepare(ctx, "", "SELECT "+strings.Join(list, ", ")+" FROM "+t.Source(), nil)
+	if err != nil {
+		return fmt.Errorf("looking at its columns: %w", err)
+	}
+	for i, f := range prepared.Fields {
+		if f.DataTypeOID != stored[i].facts.oid {
+			changed++
+		}
+	}
+	if changed > 0 {
+		return &fault.Error{Class: fault.Transient, Remedy: "the next run reads it as it is then", Err: errors.New("it was altered, rewritten or truncated meanwhile")}
+	}
+	return nil
 }
 
 func (t *Table) missingRights(rights []Right) (sql string, args []any) {

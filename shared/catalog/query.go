@@ -252,7 +252,21 @@ func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
 	if len(names) == 0 {
 		return nil
 	}
-	if _, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE"); err != nil {
+	lock := func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE")
+		return err
+	}
+	if !t.omits() {
+		if err := lock(tx); err != nil {
+			return fmt.Errorf("holding %s: %w", t.Name, err)
+		}
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, tx, lock) // a savepoint
+	if fault.SQLState(err) == "42501" { // insufficient_privilege
+		err = t.lockColumns(ctx, tx)
+	}
+	if err != nil {
 		return fmt.Errorf("holding %s: %w", t.Name, err)
 	}
 	return nil

@@ -175,7 +175,7 @@ func (d typeFacts) scalarReadings() []reading {
 	case d.builtin():
 		return usualNumeric(natives[d.name], d.typmod)
 	case d.name == "vector" || d.name == "halfvec":
-		return []reading{{as: "FLOAT64", kind: rowwire.Float4, cast: toReals, repeated: true}, {as: "JSON", kind: rowwire.JSON, cast: realsJSON}}
+		return []reading{{as: "ARRAY<FLOAT64>", kind: rowwire.Float4, cast: toReals, repeated: true}, {as: "JSON", kind: rowwire.JSON, cast: realsJSON}}
 	case d.name == "geography" || d.name == "geometry":
 		return d.shapeReadings()
 	}

@@ -227,6 +227,7 @@ type Preparation struct {
 	Destination string
 	Live        bool
 	Shape       json.RawMessage
+	Reread      bool // the cursor is forgotten whatever the basis: every row has to come again
 }
 
 // Prepared records a preparation; it comes before every other write of a unit, and makes
@@ -240,8 +241,8 @@ func (s *Store) Prepared(ctx context.Context, l *Lease, unit Unit, p Preparation
 		}
 		tag, err := tx.Exec(ctx, `
 			UPDATE tidemark.sync_state SET generation = generation + 1, cursor = NULL, pending = NULL, truncated = ''
-			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND basis NOT IN ('', $4)`,
-			unit.Pipeline, unit.Tenant, unit.Table, p.Basis)
+			 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3 AND (basis NOT IN ('', $4) OR $5)`,
+			unit.Pipeline, unit.Tenant, unit.Table, p.Basis, p.Reread)
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ type Runner struct {
 	Source    *cloudsql.Pool
 	Control   *controlplane.Store
 	Warehouse *warehouse.Client
+	HashKey   []byte // of hashed columns; none where there are none
 }
 
 // defaultMaxBytes is the cap of a clean-up somebody asks for where the pipeline
@@ -37,7 +38,7 @@ const defaultMaxBytes = 1 << 40
 // with full all of every log. The error joins those of the tables that failed;
 // the others are done (I7).
 func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
-	if err := d.Refuse("Dedup", "sync", "dry_run"); err != nil {
+	if err := d.Refuse("Dedup", "sync", "dry_run", "retry"); err != nil {
 		return err
 	}
 	if err := r.CheckTable(d.Message); err != nil {
@@ -68,10 +69,24 @@ func due(p *pipeline.Pipeline, m tick.Message) bool {
 	return p.Dedup != nil && p.Dedup.Every.Due(m.Cadence)
 }
 
+// work is one run of one table.
+type work struct {
+	*Runner
+	from  tick.Unit
+	unit  controlplane.Unit
+	spec  *pipeline.Table
+	lease *controlplane.Lease
+	run   controlplane.Run
+}
+
 func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d tick.Delivery) error {
 	unit := controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: t.Name}
 	dirty, err := r.dirty(ctx, unit, d.Full)
-	if err != nil || len(dirty.Partitions) == 0 {
+	if err != nil {
+		return err
+	}
+	expiring, err := r.expiring(ctx, u, t, unit, d.Full)
+	if err != nil || len(dirty.Partitions) == 0 && !expiring {
 		return err
 	}
 	run := controlplane.Run{Kind: "dedup", Unit: unit, MessageID: d.ID}
@@ -83,18 +98,35 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 		return err
 	}
 	defer lease.Release(ctx)
-	id, err := r.Control.StartRun(ctx, run)
+	w := &work{Runner: r, from: u, unit: unit, spec: t, lease: lease, run: run}
+	var failed []error
+	if len(dirty.Partitions) > 0 {
+		failed = append(failed, w.recorded(ctx, "cleaning up", func(ctx context.Context) (warehouse.Cleanup, error) { return w.clean(ctx, dirty) }))
+	}
+	if expiring && lease.Context().Err() == nil {
+		failed = append(failed, w.expire(ctx))
+	}
+	return errors.Join(failed...)
+}
+
+// recorded does a part of the work under the lease, as a run of the log.
+func (w *work) recorded(ctx context.Context, what string, do func(context.Context) (warehouse.Cleanup, error)) error {
+	id, err := w.Control.StartRun(ctx, w.run)
 	if err != nil {
 		return err
 	}
-	cleanup, failure := r.clean(lease.Context(), u, t, lease, unit, dirty)
-	telemetry.Bill(ctx, cleanup.Bytes, cleanup.Jobs...)
-	run.Outcome, run.Deleted, run.Bytes = controlplane.OutcomeOK, cleanup.Deleted, cleanup.Bytes
-	run.Detail = map[string]any{"partitions": dirty.Partitions, "jobs": cleanup.Jobs}
-	if failure != nil {
-		failure = fmt.Errorf("cleaning up %s: %w", t.Name, failure)
+	done, failure := do(w.lease.Context())
+	if lost := context.Cause(w.lease.Context()); failure != nil && errors.Is(lost, controlplane.ErrLost) {
+		failure = errors.Join(lost, failure)
 	}
-	return r.Control.FinishRun(ctx, id, run, failure)
+	telemetry.Bill(ctx, done.Bytes, done.Jobs...)
+	run := w.run
+	run.Outcome, run.Deleted, run.Bytes = controlplane.OutcomeOK, done.Deleted, done.Bytes
+	run.Detail = map[string]any{"did": what, "partitions": done.Partitions, "jobs": done.Jobs}
+	if failure != nil {
+		failure = fmt.Errorf("%s %s: %w", what, w.spec.Name, failure)
+	}
+	return w.Control.FinishRun(ctx, id, run, failure)
 }
 
 // dirty is what there is to clean: with full, the whole of a log that has any
@@ -117,40 +149,52 @@ func (r *Runner) dirty(ctx context.Context, unit controlplane.Unit, full bool) (
 
 // target is the table as far as cleaning it up takes. A query declares its key, and
 // could be described only with a right to what it reads, which there is no need of here.
-func (r *Runner) target(ctx context.Context, u tick.Unit, t *pipeline.Table) (*warehouse.Table, error) {
-	if t.Query != "" {
-		return mapping.Log(t, u.Dataset(), t.Key), nil
-	}
-	table, err := source.Describe(ctx, r.Source, u.Pipeline.Schema, t, nil)
-	if err != nil {
-		return nil, err
-	}
-	key, err := table.CheckKey(t.Key)
-	if err != nil {
-		return nil, err
-	}
-	return mapping.Destination(t, u.Dataset(), table, key)
-}
-
-// clean deletes and, once BigQuery has finished, forgets what was dirty.
-func (r *Runner) clean(ctx context.Context, u tick.Unit, t *pipeline.Table, lease *controlplane.Lease, unit controlplane.Unit, dirty controlplane.Dirty) (warehouse.Cleanup, error) {
-	target, err := r.target(ctx, u, t)
-	if err != nil {
-		return warehouse.Cleanup{}, err
-	}
-	state, err := r.Control.State(ctx, unit)
-	if err != nil {
-		return warehouse.Cleanup{}, err
+func (w *work) target(ctx context.Context, state controlplane.State) (*warehouse.Table, error) {
+	t, dataset := w.spec, w.from.Dataset()
+	target := mapping.Log(t, dataset, t.Key)
+	if t.Query == "" {
+		table, err := source.Describe(ctx, w.Source, w.from.Pipeline.Schema, t, w.HashKey)
+		if err != nil {
+			return nil, err
+		}
+		key, err := table.CheckKey(t.Key)
+		if err != nil {
+			return nil, err
+		}
+		if target, err = mapping.Destination(t, dataset, table, key); err != nil {
+			return nil, err
+		}
 	}
 	target.Base = state.Destination
-	limit := int64(defaultMaxBytes)
-	if u.Pipeline.Dedup != nil {
-		limit = u.Pipeline.Dedup.MaxBytes
-	}
-	done, err := r.Warehouse.Dedup(ctx, target, dirty.Partitions, limit, map[string]string{"tidemark-pipeline": u.Pipeline.Name})
+	return target, nil
+}
+
+// clean deletes superseded versions and, once BigQuery has finished with a partition,
+// forgets that it was dirty.
+func (w *work) clean(ctx context.Context, dirty controlplane.Dirty) (warehouse.Cleanup, error) {
+	state, err := w.Control.State(ctx, w.unit)
 	if err != nil {
-		return done, err
+		return warehouse.Cleanup{}, err
 	}
-	slog.InfoContext(ctx, "superseded versions deleted", "rows", done.Deleted, "bytes", done.Bytes, "partitions", len(dirty.Partitions))
-	return done, r.Control.Cleaned(ctx, lease, unit, dirty)
+	target, err := w.target(ctx, state)
+	if err != nil {
+		return warehouse.Cleanup{}, err
+	}
+	done, err := w.Warehouse.Dedup(ctx, target, dirty.Partitions, w.maxBytes(), w.labels())
+	if dirty.Partitions = done.Partitions; len(done.Partitions) > 0 {
+		slog.InfoContext(ctx, "superseded versions deleted", "rows", done.Deleted, "bytes", done.Bytes, "partitions", len(done.Partitions))
+		err = errors.Join(err, w.Control.Cleaned(ctx, w.lease, w.unit, dirty))
+	}
+	return done, err
+}
+
+func (w *work) maxBytes() int64 {
+	if w.from.Pipeline.Dedup == nil {
+		return defaultMaxBytes
+	}
+	return w.from.Pipeline.Dedup.MaxBytes
+}
+
+func (w *work) labels() map[string]string {
+	return map[string]string{"tidemark-pipeline": w.from.Pipeline.Name}
 }

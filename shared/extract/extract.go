@@ -336,21 +336,45 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
 	for _, warning := range w.warnings {
 		slog.WarnContext(ctx, "the table should be mended", "warning", warning)
 	}
+	shape := mapping.ShapeOf(table, w.target)
+	reread, err := w.drift(shape)
+	if err != nil {
+		return err
+	}
+	p := controlplane.Preparation{Fingerprint: fingerprint, Reread: reread != ""}
+	if p.Shape, err = json.Marshal(shape); err != nil {
+		return fmt.Errorf("writing the shape of the table: %w", err)
+	}
 	placed, err := w.Warehouse.Ensure(ctx, w.target)
 	if err != nil {
 		return err
 	}
+	w.target.Base, p.Destination, p.Live = placed.Base, placed.Base, placed.Live
+	p.Basis = w.capture.Basis() + " into " + placed.Identity
 	before := w.state.Generation
-	w.target.Base = placed.Base
-	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, controlplane.Preparation{
-		Fingerprint: fingerprint, Basis: w.capture.Basis() + " into " + placed.Identity, Destination: placed.Base, Live: placed.Live,
-	}); err != nil {
+	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, p); err != nil {
 		return err
 	}
-	if w.state.Generation != before {
+	switch {
+	case w.state.Generation == before:
+	case reread != "":
+		w.warn(ctx, "the table is read again: "+reread)
+	default:
 		w.warn(ctx, "the table is loaded anew: its cursor, key or destination is another one")
 	}
 	return nil
+}
+
+// drift looks what has happened to the columns since the destination was made to fit.
+func (w *work) drift(now mapping.Shape) (reread string, err error) {
+	if w.state.Shape == nil || w.state.Cursor == nil { // nothing has landed
+		return "", nil
+	}
+	var before mapping.Shape
+	if err := json.Unmarshal(w.state.Shape, &before); err != nil {
+		return "", fmt.Errorf("reading the shape of the table: %w", err)
+	}
+	return now.Since(before).Follow(w.spec.SchemaChanges, w.spec.Name)
 }
 
 // warn logs what an operator should know of the run and puts it into its record.
@@ -400,7 +424,7 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 
 // waiting turns what only has to wait for a later run into no error.
 func waiting(ctx context.Context, err error) error {
-	if !errors.Is(err, warehouse.ErrStale) {
+	if !errors.Is(err, warehouse.ErrStale) && !errors.Is(err, warehouse.ErrInUse) {
 		return err
 	}
 	slog.InfoContext(ctx, "the table waits", "reason", err)

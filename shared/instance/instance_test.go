@@ -201,7 +201,8 @@ func TestLoadForLanding(t *testing.T) {
 		{"with both", map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": good}, nil},
 		{"another function", map[string]string{"FUNCTION_TARGET": "Dedup"}, nil},
 		{
-			"a key that is none", map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": "my key"},
+			"a key that is none",
+			map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": "my key"},
 			[]string{"environment: TIDEMARK_HASH_KEY is neither hexadecimal nor base64; set it to what `openssl rand -hex 32` prints", key},
 		},
 		{"files on the emulator alone", map[string]string{"TIDEMARK_STAGING_BUCKET": "b", "TIDEMARK_HASH_KEY": good, "STORAGE_EMULATOR_HOST": "a:3"}, []string{emulators}},

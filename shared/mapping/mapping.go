@@ -65,11 +65,7 @@ func Log(spec *pipeline.Table, dataset string, key []string) *warehouse.Table {
 // source's columns or what is declared of the table are no longer the same.
 // basis is what the cursor is about.
 func Fingerprint(table *catalog.Table, t *warehouse.Table, basis string) string {
-	names := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		names[i] = c.Name
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%q|%s|%s|%q|%v|%q|%d|%s|%s",
-		table.Fingerprint(), names, t.Dataset, t.Mode, t.Key, t.Partition, t.ClusterBy, t.Deletes, t.MaxStaleness, basis))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%v|%s|%s|%q|%v|%q|%d|%s|%s",
+		table.Fingerprint(), ShapeOf(table, t), t.Dataset, t.Mode, t.Key, t.Partition, t.ClusterBy, t.Deletes, t.MaxStaleness, basis))
 	return hex.EncodeToString(sum[:])
 }

@@ -149,7 +149,8 @@ func TestColumns(t *testing.T) {
   - {name: swapped, capture: {method: wal}, columns: {rename: {a: b, b: a}}}
   - {name: excluded-name, capture: {method: wal}, columns: {exclude: [email], rename: {mail: email}}}
   - {name: renamed-key, key: [id], capture: {method: wal}, columns: {rename: {id: ID}}}
-  - {name: replaced, capture: {method: wal}, columns: {exclude: [payload], compute: {payload: "payload - 'secret'"}}, cluster_by: [payload, _synced_at]}
+  - {name: replaced, capture: {method: wal}, columns: {exclude: [payload], compute: {payload: "payload - 'secret'"}}, cluster_by: [payload]}
+  - {name: narrow, capture: {method: wal}, columns: {include: [id]}, cluster_by: [id, _synced_at]}
 `})
 	if err != nil {
 		t.Fatal(err)
@@ -168,6 +169,7 @@ func TestColumns(t *testing.T) {
 		{Exclude: []string{"email"}, Rename: []pipeline.Mapping{{From: "mail", To: "email"}}},
 		{Rename: []pipeline.Mapping{{From: "id", To: "ID"}}},
 		{Exclude: []string{"payload"}, Compute: []pipeline.Computed{{Name: "payload", SQL: "payload - 'secret'"}}},
+		{Include: []string{"id"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("columns (-want +got):\n%s", diff)
@@ -225,6 +227,7 @@ func TestColumnProblems(t *testing.T) {
         b: x
       hash: [c]
       as: {d: STRING}
+  - {name: d, capture: {method: wal}, columns: {exclude: [p], as: {p: STRING}, compute: {p: x}}}
 `, []string{
 			`:9: rename names "b", which is excluded; take it out of one of them`,
 			`:10: hash names "c", which is excluded; take it out of one of them`,
@@ -235,6 +238,7 @@ func TestColumnProblems(t *testing.T) {
 			`:21: as names "d", which include does not; add it to include, or take it out of as`,
 			`:25: the name "c" is taken: it is a column of the source; ` + same,
 			`:25: the name "d" is taken: it is a column of the source; ` + same,
+			`:30: as names "p", which is excluded; take it out of one of them`,
 		}},
 		{"names that are taken", `tables:
   - name: a

@@ -72,6 +72,10 @@ func TestContractProblems(t *testing.T) {
 		{"cut off", "[\n{\"name\": \"a\",\n", ":2: this is no JSON: unexpected end of JSON input" + bq},
 		{"a comment", "[\n{\"name\": \"a\", \"type\": \"DATE\"},\n# more\n]", ":3: this is no JSON: invalid character '#' looking for beginning of value" + bq},
 		{"two of them", "[{\"name\": \"a\", \"type\": \"DATE\"}]\n[]", ":2: this is no JSON: invalid character '[' after top-level value" + bq},
+		{
+			"the same twice", "[{\"name\": \"a\", \"type\": \"DATE\"},\n{\"name\": \"a\", \"type\": \"DATE\"}]",
+			`:2: column "a" is also on line 1; keep one of them: upper and lower case are the same in BigQuery`,
+		},
 		{"every mistake", `[
   {"name": "a", "type": "RECORD", "fields": []},
   {"name": "b", "type": "RECORD", "mode": "OPTIONAL"},
@@ -79,8 +83,8 @@ func TestContractProblems(t *testing.T) {
   {"type": "STRING"},
   {"name": "c", "type": 5}, {"name": "d"},
   "e",
-  {"name": "f", "type": "JSON"},
-  {"name": "F", "type": "DATE"},
+  {"name": "F", "type": "JSON"},
+  {"name": "f", "type": "DATE"},
   {"NAME": "g", "type": "DATE", "description": null}
 ]`, `:2: unknown key "fields" in a column; leave it out: known keys are description, mode, name, type
 bigquery/a/t.json:2: column "a" is of type "RECORD", which no column here has` + types + `
@@ -91,7 +95,7 @@ bigquery/a/t.json:6: type is no text; put it into quotes
 bigquery/a/t.json:6: column "c" is of type "", which no column here has` + types + `
 bigquery/a/t.json:6: column "d" is of type "", which no column here has` + types + `
 bigquery/a/t.json:7: this is no column; write {"name": .., "type": .., "mode": ..}
-bigquery/a/t.json:9: column "F" is also on line 8; keep one of them: upper and lower case are the same in BigQuery
+bigquery/a/t.json:9: column "f" is also on line 8; keep one of them: upper and lower case are the same in BigQuery
 bigquery/a/t.json:10: unknown key "NAME" in a column; leave it out: known keys are description, mode, name, type
 bigquery/a/t.json:10: description is no text; put it into quotes
 bigquery/a/t.json:10: the column has no name; add name:`},

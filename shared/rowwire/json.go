@@ -3,6 +3,7 @@ package rowwire
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"strconv"
 	"unicode/utf8"
@@ -246,18 +247,20 @@ func unescape(s []byte) []byte {
 }
 
 const (
-	exactDigits    = 15 // decimals of so many digits always survive float64, away from the ends of its range
-	shortestDigits = 17 // the shortest text of a float64 never has more
+	shortDigits    = 5  // decimals of so many digits, zeros before them included, all come out of Grisu2 as they are
+	exactDigits    = 15 // so many digits are an integer that float64 has
+	exactPower     = 22 // and so is this power of ten
+	shortestDigits = 17 // neither Grisu2 nor the shortest text of a float64 has more
 )
 
 // exactNumber says whether BigQuery keeps a JSON number's value: an integer must be an int64 or uint64, anything else
-// must be what the nearest float64 prints as.
+// must be what it prints of the nearest float64.
 func exactNumber(lit []byte) bool {
 	mantissa, exponent, integer := splitNumber(lit)
-	if integer {
-		return fits64(lit)
+	if integer && fits64(lit) {
+		return true
 	}
-	if len(mantissa) <= exactDigits+1 && exponent == nil { // one is the point
+	if exponent == nil && len(mantissa) <= shortDigits+1 { // one is the point
 		return true
 	}
 	exp := 0
@@ -267,8 +270,17 @@ func exactNumber(lit []byte) bool {
 			return false
 		}
 	}
-	_, exact := shortest(mantissa, exp)
-	return exact
+	d, ok := readDecimal(mantissa, exp)
+	if !ok || d.n == 0 {
+		return ok
+	}
+	f, ok := d.nearest()
+	if !ok || f == 0 {
+		return false
+	}
+	var text [shortestDigits + 3]byte
+	digits, last := grisu(text[:0], f)
+	return d.is(digits, len(digits)+last)
 }
 
 // splitNumber cuts a number into the digits with their point, and the exponent (nil without one).
@@ -303,11 +315,17 @@ func fits64(lit []byte) bool {
 	return string(lit) <= limit
 }
 
-// shortest returns the float64 nearest to mantissa * 10^exponent, and whether its shortest text has the same significant
-// digits and magnitude. The mantissa is decimal digits with at most one point.
-func shortest(mantissa []byte, exponent int) (f float64, exact bool) {
-	var digits [shortestDigits]byte
-	n, zeros, magnitude := 0, 0, 0 // zeros: seen since the last other digit; value = 0.digits * 10^magnitude
+// decimal is 0.digits * 10^magnitude, without zeros at either end.
+type decimal struct {
+	digits    [shortestDigits]byte
+	n         int
+	magnitude int
+}
+
+// readDecimal returns mantissa * 10^exponent, the mantissa being decimal digits with at most one point. It fails for more
+// digits than a float64 can tell, and far outside of its range.
+func readDecimal(mantissa []byte, exponent int) (d decimal, ok bool) {
+	zeros := 0 // since the last other digit
 	point := false
 	for _, ch := range mantissa {
 		switch {
@@ -315,54 +333,75 @@ func shortest(mantissa []byte, exponent int) (f float64, exact bool) {
 			point = true
 			continue
 		case ch != '0':
-			if n+zeros >= shortestDigits {
-				return 0, false
+			if d.n+zeros >= shortestDigits {
+				return d, false
 			}
 			for ; zeros > 0; zeros-- {
-				digits[n] = '0'
-				n++
+				d.digits[d.n] = '0'
+				d.n++
 			}
-			digits[n] = ch
-			n++
-		case n > 0:
+			d.digits[d.n] = ch
+			d.n++
+		case d.n > 0:
 			zeros++
 		}
 		switch {
-		case !point && (n > 0 || ch != '0'):
-			magnitude++
-		case point && n == 0:
-			magnitude--
+		case !point && (d.n > 0 || ch != '0'):
+			d.magnitude++
+		case point && d.n == 0:
+			d.magnitude--
 		}
 	}
-	if n == 0 {
-		return 0, true
+	if d.n == 0 {
+		return d, true
 	}
 	if exponent > 1000+len(mantissa) || exponent < -1000-len(mantissa) {
-		return 0, false
+		return d, false
 	}
-	magnitude += exponent
-	if magnitude < -400 || magnitude > 400 {
-		return 0, false
-	}
-	var text [shortestDigits + 8]byte
-	lit := append(append(text[:0], "."...), digits[:n]...)
-	lit = strconv.AppendInt(append(lit, 'e'), int64(magnitude), 10)
-	f, err := strconv.ParseFloat(string(lit), 64)
-	return f, err == nil && prints(f, digits[:n], magnitude)
+	d.magnitude += exponent
+	return d, d.magnitude >= -400 && d.magnitude <= 400
 }
 
-// prints says whether the shortest text of f has these digits and magnitude.
-func prints(f float64, digits []byte, magnitude int) bool {
+// nearest returns the float64 nearest to the decimal; it fails beyond the range.
+func (d *decimal) nearest() (float64, bool) {
+	if power := d.magnitude - d.n; d.n <= exactDigits && power >= -exactPower && power <= exactPower {
+		var whole uint64
+		for _, ch := range d.digits[:d.n] {
+			whole = whole*10 + uint64(ch-'0')
+		}
+		if power < 0 { // both are exact, so the quotient is rounded once
+			return float64(whole) / math.Pow10(-power), true
+		}
+		return float64(whole) * math.Pow10(power), true
+	}
+	var text [shortestDigits + 8]byte
+	lit := append(append(text[:0], "."...), d.digits[:d.n]...)
+	lit = strconv.AppendInt(append(lit, 'e'), int64(d.magnitude), 10)
+	f, err := strconv.ParseFloat(string(lit), 64)
+	return f, err == nil
+}
+
+// is compares the decimal with digits that may end in zeros.
+func (d *decimal) is(digits []byte, magnitude int) bool {
+	return magnitude == d.magnitude && bytes.Equal(bytes.TrimRight(digits, "0"), d.digits[:d.n])
+}
+
+// shortest returns the float64 nearest to mantissa * 10^exponent, and whether its shortest text has the same digits.
+func shortest(mantissa []byte, exponent int) (f float64, exact bool) {
+	d, ok := readDecimal(mantissa, exponent)
+	if !ok || d.n == 0 {
+		return 0, ok
+	}
+	if f, ok = d.nearest(); !ok {
+		return f, false
+	}
 	var text [32]byte
 	got := strconv.AppendFloat(text[:0], f, 'e', -1, 64) // d.ddde+dd
 	e := bytes.IndexByte(got, 'e')
-	exp, err := strconv.Atoi(string(got[e+1:]))
-	if err != nil || exp+1 != magnitude || got[0] != digits[0] {
-		return false
+	power, err := strconv.Atoi(string(got[e+1:]))
+	if err != nil {
+		return f, false
 	}
-	rest := got[1:e]
-	if len(rest) > 0 {
-		rest = rest[1:]
-	}
-	return bytes.Equal(rest, digits[1:])
+	digits := append(got[:1], bytes.TrimPrefix(got[1:e], []byte("."))...)
+	return f, d.is(digits, power+1)
 }

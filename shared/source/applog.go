@@ -300,11 +300,33 @@ func (f *appFeed) known(ctx context.Context, s *session, entries []entry, found 
 	return out, nil
 }
 
-// refuse keeps an entry whole, as JSON, with the reason.
+// shown is what is kept of a refused entry: all of it, or, since a log may tell what was
+// in columns that must not be seen, no more than says which row it is about.
+func (f *appFeed) shown() string {
+	if !f.rows.Table.Hides() {
+		return "t.*"
+	}
+	columns := []string{f.w.Cursor}
+	if !slices.ContainsFunc(f.rows.key, func(at int) bool { return f.rows.Table.Columns[at].Hash }) {
+		columns = append(columns, f.log.Object...)
+	}
+	if f.log.Type != nil {
+		columns = append(columns, f.log.Type.Column)
+	}
+	if f.log.Action != nil {
+		columns = append(columns, f.log.Action.Column)
+	}
+	slices.Sort(columns)
+	columns = slices.Compact(columns)
+	return "t." + strings.Join(catalog.QuoteAll(columns), ", t.")
+}
+
+// refuse keeps an entry, as JSON, with the reason.
 func (f *appFeed) refuse(ctx context.Context, s *session, e entry, column, reason string, found *changes) error {
 	oid, ctid, _ := strings.Cut(e.at, " ")
 	var row []byte
-	if err := s.tx.QueryRow(ctx, "SELECT row_to_json(t) FROM "+f.w.Table.Source()+" AS t WHERE t.tableoid = $1::text::oid AND t.ctid = $2::text::tid", oid, ctid).Scan(&row); err != nil {
+	sql := fmt.Sprintf("SELECT (SELECT row_to_json(shown.*) FROM (SELECT %s) AS shown) FROM %s AS t WHERE t.tableoid = $1::text::oid AND t.ctid = $2::text::tid", f.shown(), f.w.Table.Source())
+	if err := s.tx.QueryRow(ctx, sql, oid, ctid).Scan(&row); err != nil {
 		return fmt.Errorf("reading a refused entry: %w", err)
 	}
 	found.refused = append(found.refused, Refused{column, f.w.Table.Name + ": " + reason, row})

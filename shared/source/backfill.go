@@ -109,7 +109,7 @@ func (s *session) sampled(percent float64) string {
 func (s *session) estimate(ctx context.Context, percent float64) (all, own int64, err error) {
 	if err := s.tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE true%s) FROM %s",
 		s.rows.carriedSQL(), s.sampled(percent))).Scan(&all, &own); err != nil {
-		return 0, 0, fmt.Errorf("sampling rows: %w", err)
+		return 0, 0, fmt.Errorf("sampling rows: %w", s.rows.withheld(err))
 	}
 	return int64(float64(all) * 100 / percent), int64(float64(own) * 100 / percent), nil
 }

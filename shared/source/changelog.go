@@ -69,7 +69,7 @@ func (f *logFeed) tenant(value string) string {
 	if len(f.rows.Filters) == 0 {
 		return value
 	}
-	c := f.rows.Table.Column(f.rows.Filters[0].Column)
+	c := f.rows.Table.Stored(f.rows.Filters[0].Column)
 	return "((" + value + ")::" + keyType(*c) + ")::pg_catalog.text"
 }
 

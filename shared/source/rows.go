@@ -2,11 +2,13 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/shared/catalog"
@@ -57,6 +59,7 @@ func NewRows(r Rows) (*Rows, error) {
 		if t.Stored(f.Column) == nil {
 			return nil, t.Missing("tenant column", f.Column)
 		}
+		t.Need(f.Column)
 	}
 	for _, c := range t.Columns {
 		if c.Hash && len(c.HashKey) == 0 {
@@ -252,6 +255,23 @@ func (r *Rows) goneSQL(relation string) string {
 	}
 	return fmt.Sprintf("SELECT %s FROM (SELECT DISTINCT * FROM (%s) AS d) AS gone WHERE %s AND NOT EXISTS (SELECT FROM (SELECT %s FROM %s WHERE true%s) AS t WHERE %s)",
 		strings.Join(list, ", "), r.typed(relation), strings.Join(whole, " AND "), strings.Join(catalog.QuoteAll(r.Key), ", "), r.Table.Source(), r.carriedSQL(), strings.Join(same, " AND "))
+}
+
+// withheld is an error of Postgres without what it may say of the values of a row, where
+// there are some that must not be seen, and with a remedy if the declaration's own SQL
+// may have caused it.
+func (r *Rows) withheld(err error) error {
+	refusal, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !slices.Contains([]string{"21", "22", "23", "38", "39", "P0"}, refusal.Code[:min(2, len(refusal.Code))]) { // what depends on the data
+		return err
+	}
+	if r.Table.Hides() {
+		err = &pgconn.PgError{Severity: refusal.Severity, Code: refusal.Code, Message: "a row has a value that it fails on, and which must not be shown"}
+	}
+	if slices.ContainsFunc(r.Table.Columns, func(c catalog.Column) bool { return c.Computed }) || r.Table.Condition() != "" {
+		return fault.Fix(err, "have columns.compute and where in the pipeline file give NULL for such a row: CASE WHEN .. THEN .. END")
+	}
+	return err
 }
 
 // twice is the error for a query that returns a key more than once.

@@ -60,7 +60,7 @@ func openSession(ctx context.Context, source *pgxpool.Pool, rows *Rows, others .
 	if err := s.begin(ctx, append([]*catalog.Table{rows.Table}, others...)); err != nil {
 		s.Close(ctx)
 		for _, t := range append(others, rows.Table) {
-			err = t.Explain(ctx, source, err, []catalog.Right{{Privilege: "SELECT"}})
+			err = t.Explain(ctx, source, err, t.Selected())
 		}
 		return nil, fmt.Errorf("reading %s: %w", rows.Table.Name, err)
 	}
@@ -228,7 +228,7 @@ func copySQL(query string) string { return "COPY (" + query + ") TO STDOUT (FORM
 
 func (s *session) copy(ctx context.Context, w io.Writer, query string) error {
 	if _, err := s.conn.Conn().PgConn().CopyTo(ctx, w, copySQL(query)); err != nil {
-		return fmt.Errorf("reading %s: %w", s.rows.Table.Name, err)
+		return fmt.Errorf("reading %s: %w", s.rows.Table.Name, s.rows.withheld(err))
 	}
 	return nil
 }
@@ -257,7 +257,7 @@ func (s *session) copyTombstones(ctx context.Context, rows *rowwire.Transcoder, 
 func (s *session) tuples(ctx context.Context, query string) ([][][]byte, error) {
 	result := s.conn.Conn().PgConn().ExecParams(ctx, query, nil, nil, nil, []int16{1}).Read()
 	if result.Err != nil {
-		return nil, fmt.Errorf("reading %s: %w", s.rows.Table.Name, result.Err)
+		return nil, fmt.Errorf("reading %s: %w", s.rows.Table.Name, s.rows.withheld(result.Err))
 	}
 	return result.Rows, nil
 }
@@ -330,7 +330,7 @@ func (s *session) Row(ctx context.Context, key [][]byte) (Whole, error) {
 		strings.Join(shown, ", "), strings.Join(texts, ", "), s.rows.Table.Source(), strings.Join(conditions, " AND "))
 	result := s.conn.Conn().PgConn().ExecParams(ctx, sql, key, oids, formats, nil).Read()
 	if result.Err != nil {
-		return Whole{}, fmt.Errorf("reading a rejected row: %w", result.Err)
+		return Whole{}, fmt.Errorf("reading a rejected row: %w", s.rows.withheld(result.Err))
 	}
 	if len(result.Rows) == 0 {
 		return Whole{}, nil

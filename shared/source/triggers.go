@@ -48,7 +48,7 @@ func (f *logFeed) functions() map[string]string {
 		}
 		tenant, of := "''", ""
 		if len(f.rows.Filters) > 0 { // a row of no tenant is nobody's (I8)
-			tenant = output(record, *f.rows.Table.Column(f.rows.Filters[0].Column), false)
+			tenant = output(record, *f.rows.Table.Stored(f.rows.Filters[0].Column), false)
 			of = " WHERE " + tenant + " OPERATOR(pg_catalog.<>) ''"
 		}
 		return fmt.Sprintf("INSERT INTO tidemark.change_log (feed, tenant, key) SELECT %s, %s, ARRAY[%s]%s", literal(f.name()), tenant, strings.Join(keys, ", "), of)
@@ -69,7 +69,7 @@ func (f *logFeed) forms() string {
 		logged = append(logged, f.rows.Table.Columns[at])
 	}
 	for _, filter := range f.rows.Filters {
-		logged = append(logged, *f.rows.Table.Column(filter.Column))
+		logged = append(logged, *f.rows.Table.Stored(filter.Column))
 	}
 	plain := []string{"bool", "int2", "int4", "int8", "numeric", "text", "varchar", "bpchar", "name", "uuid"}
 	if !slices.ContainsFunc(logged, func(c catalog.Column) bool { return !slices.Contains(plain, c.Base) }) {
@@ -164,7 +164,7 @@ func (f *logFeed) install(ctx context.Context, source *pgxpool.Pool) error {
 		err = &fault.Error{Class: fault.Transient, Remedy: "the next run tries again; end the transactions that hold the table, see pg_locks", Err: err}
 	}
 	if err != nil {
-		err = f.rows.Table.Explain(ctx, pool, err, []catalog.Right{{Privilege: "TRIGGER"}, {Privilege: "SELECT"}})
+		err = f.rows.Table.Explain(ctx, pool, err, append(f.rows.Table.Selected(), catalog.Right{Privilege: "TRIGGER"}))
 		return fmt.Errorf("installing the triggers of %s: %w", f.rows.Table.Name, err)
 	}
 	if pool != source {

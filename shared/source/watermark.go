@@ -62,6 +62,7 @@ func NewWatermark(w Watermark) (_ *Watermark, warnings []string, err error) {
 		w.keyset = append(w.keyset, *t.Stored(name))
 	}
 	w.last = whole(t, w.keyset)
+	t.Need(w.Cursor)
 	columns := strings.Join(catalog.QuoteAll(names), ", ")
 	if w.family == civil {
 		warnings = append(warnings, fmt.Sprintf("cursor column %s of %s has no time zone, so the last day is looked through every time: make it timestamptz",

@@ -24,6 +24,9 @@ type Config struct {
 	Host, StorageHost string
 	// StagingBucket is the bucket of Cloud Storage that load jobs read from; "" for none.
 	StagingBucket string
+	// CloudStorageHost is the address, host:port, of an emulator of Cloud Storage.
+	// "": the one of STORAGE_EMULATOR_HOST, which the client reads itself, or none.
+	CloudStorageHost string
 }
 
 // Client is a connection to BigQuery. It is safe for concurrent use, and opens
@@ -119,14 +122,17 @@ func (c *Client) readClient(ctx context.Context) (*storage.BigQueryReadClient, e
 	return client, nil
 }
 
-// storageClient finds the emulator itself, by STORAGE_EMULATOR_HOST.
 func (c *Client) storageClient(ctx context.Context) (*gcs.Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.bucket != nil {
 		return c.bucket, nil
 	}
-	client, err := gcs.NewClient(context.WithoutCancel(ctx))
+	var opts []option.ClientOption
+	if c.config.CloudStorageHost != "" {
+		opts = append(opts, option.WithEndpoint("http://"+c.config.CloudStorageHost+"/storage/v1/"), option.WithoutAuthentication())
+	}
+	client, err := gcs.NewClient(context.WithoutCancel(ctx), opts...)
 	if err != nil {
 		return nil, fmt.Errorf("opening Cloud Storage: %w", err)
 	}

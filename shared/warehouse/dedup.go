@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,9 +17,10 @@ import (
 
 // Cleanup is what a clean-up did.
 type Cleanup struct {
-	Deleted int64
-	Bytes   int64 // processed
-	Jobs    []string
+	Deleted    int64
+	Bytes      int64 // processed
+	Jobs       []string
+	Partitions []string // that it is done with, as they were given
 }
 
 // NullPartition is the id of the partition of rows without a partition value,
@@ -42,12 +44,14 @@ const (
 // every partition. So these stay until their partition is given together with
 // the successor's, or until WholeLog is: versions of a row whose partition value
 // has changed; the last values of a row deleted under HardDeletes, until
-// something else happens in their partition; tombstones of rows that came back.
+// something else happens in their partition; tombstones of rows that came back. What
+// belongs to a tombstone leaves with it, too: see Expire.
 //
 // Only logs have superseded versions to clean up: of other modes it does nothing.
 //
 // It returns when BigQuery's jobs have ended, with an error if one failed, and
-// refuses to start a job whose estimate is over maxBytes.
+// refuses to start a job whose estimate is over maxBytes, which does not keep it from
+// the other partitions.
 func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBytes int64, labels map[string]string) (Cleanup, error) {
 	var done Cleanup
 	if t.Mode != Append {
@@ -64,14 +68,24 @@ func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBy
 	if err != nil {
 		return done, err
 	}
+	j := jobs{client: client, table: t, kind: "dedup", maxBytes: maxBytes, labels: labels, done: &done}
+	var over []error
 	for _, b := range bounds {
-		q := client.Query(c.dedupSQL(t, b))
-		q.Parameters, q.Labels = b.parameters, labels
-		if err := dedupJob(ctx, q, t, maxBytes, &done); err != nil {
-			return done, fmt.Errorf("cleaning up %s %s: %w", t.BaseName(), b.name, err)
+		err := j.delete(ctx, c.dedupSQL(t, b), b.parameters)
+		if err != nil {
+			err = fmt.Errorf("cleaning up %s %s: %w", t.BaseName(), b.name, err)
+		}
+		var tooMuch *overError
+		switch {
+		case err == nil:
+			done.Partitions = append(done.Partitions, b.partitions...)
+		case errors.As(err, &tooMuch):
+			over = append(over, err)
+		default:
+			return done, errors.Join(append(over, err)...)
 		}
 	}
-	return done, nil
+	return done, errors.Join(over...)
 }
 
 // partitioned is the table with the column that it is partitioned by, which is asked
@@ -99,25 +113,71 @@ func (t *Table) partitioned(ctx context.Context, client *bigquery.Client) (*Tabl
 	return &with, nil
 }
 
-func dedupJob(ctx context.Context, q *bigquery.Query, t *Table, maxBytes int64, done *Cleanup) error {
-	q.DryRun = true
+// jobs are the statements of one clean-up.
+type jobs struct {
+	client   *bigquery.Client
+	table    *Table
+	kind     string // what they are named after
+	maxBytes int64
+	labels   map[string]string
+	done     *Cleanup // what they add to
+}
+
+// overError refuses a statement that would read too much.
+type overError struct{ error }
+
+func (e *overError) Unwrap() error { return e.error }
+
+// query prepares a statement, once it is known what it will read.
+func (j *jobs) query(ctx context.Context, sql string, parameters []bigquery.QueryParameter) (*bigquery.Query, error) {
+	q := j.client.Query(sql)
+	q.Parameters, q.Labels, q.DryRun = parameters, j.labels, true
 	dry, err := q.Run(ctx)
 	if err != nil {
-		return fmt.Errorf("estimating: %w", err)
+		return nil, fmt.Errorf("estimating: %w", err)
 	}
-	if bytes := dry.LastStatus().Statistics.TotalBytesProcessed; bytes > maxBytes {
-		return fault.Fix(fmt.Errorf("it would process %d bytes, more than dedup.max_bytes (%d)", bytes, maxBytes),
-			"raise dedup.max_bytes, or partition the table")
+	if bytes := dry.LastStatus().Statistics.TotalBytesProcessed; bytes > j.maxBytes {
+		return nil, &overError{fault.Fix(fmt.Errorf("it would process %d bytes, more than dedup.max_bytes (%d)", bytes, j.maxBytes),
+			"raise dedup.max_bytes, or partition the table")}
 	}
 	q.DryRun = false
-	q.MaxBytesBilled = max(maxBytes, 10<<20) // BigQuery bills 10 MB at least
-	change, err := runDML(ctx, q, "dedup", t)
-	if change.job != "" {
-		done.Jobs = append(done.Jobs, change.job)
+	q.MaxBytesBilled = max(j.maxBytes, 10<<20) // BigQuery bills 10 MB at least
+	return q, nil
+}
+
+func (j *jobs) delete(ctx context.Context, sql string, parameters []bigquery.QueryParameter) error {
+	q, err := j.query(ctx, sql, parameters)
+	if err != nil {
+		return err
 	}
-	done.Bytes += change.bytes
-	done.Deleted += change.rows
+	change, err := runDML(ctx, q, j.kind, j.table)
+	if change.job != "" {
+		j.done.Jobs = append(j.done.Jobs, change.job)
+	}
+	j.done.Bytes += change.bytes
+	j.done.Deleted += change.rows
 	return err
+}
+
+// ask returns the one value that a query selects, and when it was asked, by BigQuery's
+// clock.
+func (j *jobs) ask(ctx context.Context, sql string, parameters []bigquery.QueryParameter) (value bigquery.Value, at time.Time, err error) {
+	q, err := j.query(ctx, sql, parameters)
+	if err != nil {
+		return nil, at, err
+	}
+	job, err := q.Run(ctx)
+	if err != nil {
+		return nil, at, fmt.Errorf("starting the job: %w", err)
+	}
+	j.done.Jobs = append(j.done.Jobs, job.ID())
+	status, err := finish(ctx, job, fault.Permanent)
+	if err != nil {
+		return nil, at, err
+	}
+	j.done.Bytes += status.Statistics.TotalBytesProcessed
+	value, err = oneValue(ctx, job)
+	return value, status.Statistics.CreationTime, err
 }
 
 func (c *Client) dedupSQL(t *Table, b bound) string {
@@ -160,6 +220,7 @@ func (t *Table) placesTombstones() bool {
 // what lets BigQuery leave the others alone.
 type bound struct {
 	name       string
+	partitions []string
 	span       bool // of time; not the whole log, nor the partition of NULL
 	on         func(alias string) string
 	parameters []bigquery.QueryParameter
@@ -170,21 +231,24 @@ func (t *Table) bounds(partitions []string) ([]bound, error) {
 		return nil, nil
 	}
 	if t.Partition == nil || slices.Contains(partitions, WholeLog) {
-		return []bound{{name: "as a whole", on: func(string) string { return "TRUE" }}}, nil
+		return []bound{{name: "as a whole", partitions: partitions, on: func(string) string { return "TRUE" }}}, nil
 	}
 	column := quote(t.Partition.Column)
 	var out []bound
 	var from, to time.Time
+	var within []string
 	spans := 0
 	flush := func() {
 		if !from.IsZero() {
-			out = append(out, t.between(column, from, to, spans))
+			b := t.between(column, from, to, spans)
+			b.partitions = within
+			out = append(out, b)
 			spans++
 		}
 	}
 	for _, id := range slices.Sorted(slices.Values(partitions)) {
 		if id == NullPartition {
-			out = append(out, bound{name: id, on: func(alias string) string { return alias + "." + column + " IS NULL" }})
+			out = append(out, bound{name: id, partitions: []string{id}, on: func(alias string) string { return alias + "." + column + " IS NULL" }})
 			continue
 		}
 		start, end, err := t.Partition.span(id)
@@ -192,11 +256,11 @@ func (t *Table) bounds(partitions []string) ([]bound, error) {
 			return nil, err
 		}
 		if !from.IsZero() && start.Equal(to) {
-			to = end
+			to, within = end, append(within, id)
 			continue
 		}
 		flush()
-		from, to = start, end
+		from, to, within = start, end, []string{id}
 	}
 	flush()
 	return out, nil

@@ -140,8 +140,8 @@ func (c *Client) mergedPartitions(ctx context.Context, client *bigquery.Client, 
 		return nil, fmt.Errorf("looking where the rows of the batch are: %w", err)
 	}
 	out := slices.Clone(b.Partitions)
-	for _, place := range places {
-		if id, ok := place.(string); ok && !slices.Contains(out, id) {
+	for _, id := range partitionIDs(places) {
+		if !slices.Contains(out, id) {
 			out = append(out, id)
 		}
 	}
@@ -151,19 +151,23 @@ func (c *Client) mergedPartitions(ctx context.Context, client *bigquery.Client, 
 // placesSQL selects the ids of the partitions with versions of the batch's rows: it
 // reads two columns of the table, or so.
 func (c *Client) placesSQL(t *Table) string {
-	column := t.column(t.Partition.Column)
-	format := map[rowwire.Kind]string{rowwire.Date: "FORMAT_DATE", rowwire.DateTime: "FORMAT_DATETIME"}[column.Kind]
-	if format == "" {
-		format = "FORMAT_TIMESTAMP"
-	}
-	layout := map[string]string{"hour": "%E4Y%m%d%H", "day": "%E4Y%m%d", "month": "%E4Y%m", "year": "%E4Y"}[t.Partition.Granularity]
 	old := alias("old", append(slices.Clone(t.Key), t.Partition.Column))
 	same := make([]string, len(t.Key))
 	for i, name := range quoteAll(t.Key) {
 		same[i] = "s." + name + " = " + old + "." + name
 	}
-	return fmt.Sprintf("SELECT ARRAY_AGG(DISTINCT IFNULL(%s('%s', %s.%s), '%s')) FROM %s AS %s WHERE EXISTS (SELECT 1 FROM (SELECT * FROM %s AS v WHERE %s) AS s WHERE %s)",
-		format, layout, old, quote(t.Partition.Column), NullPartition, c.path(t.Dataset, t.BaseName()), old, c.path(t.Dataset, t.stagingName()), staged("v"), strings.Join(same, " AND "))
+	return fmt.Sprintf("SELECT ARRAY_AGG(DISTINCT %s) FROM %s AS %s WHERE EXISTS (SELECT 1 FROM (SELECT * FROM %s AS v WHERE %s) AS s WHERE %s)",
+		t.placeSQL(old), c.path(t.Dataset, t.BaseName()), old, c.path(t.Dataset, t.stagingName()), staged("v"), strings.Join(same, " AND "))
+}
+
+// placeSQL is the id of the partition that a row lies in.
+func (t *Table) placeSQL(alias string) string {
+	format := map[rowwire.Kind]string{rowwire.Date: "FORMAT_DATE", rowwire.DateTime: "FORMAT_DATETIME"}[t.column(t.Partition.Column).Kind]
+	if format == "" {
+		format = "FORMAT_TIMESTAMP"
+	}
+	layout := map[string]string{"hour": "%E4Y%m%d%H", "day": "%E4Y%m%d", "month": "%E4Y%m", "year": "%E4Y"}[t.Partition.Granularity]
+	return fmt.Sprintf("IFNULL(%s('%s', %s.%s), '%s')", format, layout, alias, quote(t.Partition.Column), NullPartition)
 }
 
 func (c *Client) mergeSQL(t *Table, b Batch, bounds []bound) string {

@@ -186,21 +186,31 @@ func queryRow[T any](ctx context.Context, q *bigquery.Query, out *T) error {
 	if _, err := finish(ctx, job, fault.Permanent); err != nil {
 		return err
 	}
-	rows, err := job.Read(ctx)
+	read, err := oneValue(ctx, job)
 	if err != nil {
 		return err
 	}
-	var values []bigquery.Value
-	if err := rows.Next(&values); err != nil {
-		if errors.Is(err, iterator.Done) {
-			return errors.New("no row")
-		}
-		return err
-	}
-	value, ok := values[0].(T)
+	value, ok := read.(T)
 	if !ok {
-		return fmt.Errorf("unexpected value of type %T", values[0])
+		return fmt.Errorf("unexpected value of type %T", read)
 	}
 	*out = value
 	return nil
+}
+
+// oneValue is the result of a query that has ended, with one row of one column.
+func oneValue(ctx context.Context, job *bigquery.Job) (bigquery.Value, error) {
+	rows, err := job.Read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the result: %w", err)
+	}
+	var values []bigquery.Value
+	err = rows.Next(&values)
+	if errors.Is(err, iterator.Done) {
+		return nil, errors.New("no row")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the result: %w", err)
+	}
+	return values[0], nil
 }

@@ -25,6 +25,12 @@ type Column struct {
 	HashKey  []byte // of a Text column whose values are carried hashed; see rowwire.Column
 }
 
+// Type is the column's type as GoogleSQL writes it.
+func (c Column) Type() string {
+	typ, _ := fieldTypes(c.Kind)
+	return describe(&bigquery.FieldSchema{Type: typ, Repeated: c.Repeated})
+}
+
 // Metadata columns of every log. DESIGN.md, "Forward: write".
 const (
 	VersionColumn  = "_version"

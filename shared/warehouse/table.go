@@ -392,6 +392,9 @@ func (c *Client) goLive(ctx context.Context, dataset *bigquery.Dataset, t *Table
 	return retired, c.createView(ctx, view, t, query)
 }
 
+// ErrInUse says that a table cannot be renamed yet: it is for a later run.
+var ErrInUse = errors.New("BigQuery renames no table that rows were streamed to within the last hours")
+
 func (c *Client) rename(ctx context.Context, t *Table, name string) error {
 	client, err := c.restClient(ctx)
 	if err != nil {
@@ -401,9 +404,15 @@ func (c *Client) rename(ctx context.Context, t *Table, name string) error {
 	if err != nil {
 		return fmt.Errorf("renaming it: %w", err)
 	}
-	// BigQuery renames no table that rows are being streamed to: that passes.
-	_, err = finish(ctx, job, fault.Transient)
-	return err
+	// The statement is ours, and valid.
+	if _, err = finish(ctx, job, fault.Transient); err == nil {
+		return nil
+	}
+	var refused *bigquery.Error
+	if ended := job.LastStatus(); ended != nil && errors.As(ended.Err(), &refused) && refused.Reason == "invalidQuery" {
+		return fmt.Errorf("renaming it: %w: %w", ErrInUse, err)
+	}
+	return fmt.Errorf("renaming it: %w", err)
 }
 
 func quoteAll(names []string) []string {

@@ -12,6 +12,7 @@ variables {
   region        = "europe-west1"
   location      = "EU"
   pipelines_dir = "tests/pipelines"
+  hash_key      = "projects/test-project/secrets/tidemark-hash-key/versions/1"
   instance      = { name = "pg" }
   database      = { name = "app", grants = { deployer = "deploy@test-project.iam.gserviceaccount.com" } }
 }

@@ -12,6 +12,7 @@ variables {
   region        = "europe-west1"
   location      = "EU"
   pipelines_dir = "tests/pipelines"
+  hash_key      = "projects/test-project/secrets/tidemark-hash-key/versions/1"
   instance      = { name = "pg" }
   database      = { name = "app", grants = { deployer = "deploy@test-project.iam.gserviceaccount.com" } }
 }
@@ -148,6 +149,29 @@ run "write_ahead_log" {
     ])
     error_message = "Extract may not read, follow or put a trigger on what its pipelines capture, or may more."
   }
+}
+
+run "nothing_is_hashed" {
+  command = plan
+
+  variables {
+    pipelines_dir = "tests/pipelines/wal"
+  }
+
+  assert {
+    condition     = alltrue([for function in google_cloudfunctions2_function.function : length(function.service_config[0].secret_environment_variables) == 0]) && length(google_secret_manager_secret_iam_member.hash_key) == 0 && !contains(keys(google_project_service.service), "secretmanager.googleapis.com")
+    error_message = "A function has the key, though no pipeline hashes."
+  }
+}
+
+run "hashed_without_a_key" {
+  command = plan
+
+  variables {
+    hash_key = null
+  }
+
+  expect_failures = [terraform_data.pipelines]
 }
 
 run "existing_instance" {

@@ -12,6 +12,7 @@ variables {
   region        = "europe-west1"
   location      = "EU"
   pipelines_dir = "tests/pipelines"
+  hash_key      = "projects/test-project/secrets/tidemark-hash-key/versions/1"
   database = {
     name     = "app"
     instance = "test-project:europe-west1:pg"

@@ -17,6 +17,7 @@ variables {
   region            = "europe-west1"
   location          = "EU"
   pipelines_dir     = "tests/pipelines"
+  hash_key          = "projects/vault-project/secrets/hash-key/versions/3"
   reverse_etl_reads = ["marketing"]
   alerts            = { channels = ["projects/test-project/notificationChannels/1"] }
   database = {
@@ -177,7 +178,7 @@ run "functions" {
   }
   assert {
     condition = alltrue([
-      for name, function in google_cloudfunctions2_function.function : function.service_config[0].environment_variables == tomap({
+      for name, function in google_cloudfunctions2_function.function : function.service_config[0].environment_variables == tomap(merge({
         BIGQUERY_LOCATION         = "EU"
         CLOUD_RUN_TIMEOUT_SECONDS = "540"
         CLOUD_SQL_INSTANCE        = "data-project:europe-west1:pg"
@@ -186,9 +187,17 @@ run "functions" {
         DB_USER                   = "tidemark-${name}@test-project.iam"
         GOOGLE_CLOUD_PROJECT      = "test-project"
         LOG_LEVEL                 = "info"
-      })
+      }, name == "extract" ? { TIDEMARK_STAGING_BUCKET = google_storage_bucket.staging.name } : {}))
     ])
     error_message = "A function's environment is not the one it reads."
+  }
+  assert {
+    condition = { for name, function in google_cloudfunctions2_function.function : name => [
+      for secret in function.service_config[0].secret_environment_variables : "${secret.key} ${secret.project_id} ${secret.secret} ${secret.version}"
+      ] if length(function.service_config[0].secret_environment_variables) > 0 } == {
+      extract = ["TIDEMARK_HASH_KEY vault-project hash-key 3"]
+    }
+    error_message = "Extract has no key to hash with, or another function has it."
   }
   assert {
     condition     = alltrue([for function in google_cloudfunctions2_function.function : function.service_config[0].timeout_seconds == tonumber(function.service_config[0].environment_variables.CLOUD_RUN_TIMEOUT_SECONDS) && function.service_config[0].timeout_seconds < 600])
@@ -201,6 +210,23 @@ run "functions" {
   assert {
     condition     = alltrue([for function in google_cloudfunctions2_function.function : length(function.service_config[0].direct_vpc_network_interface) == 0])
     error_message = "A function goes through a network nobody named."
+  }
+}
+
+run "staging" {
+  command = plan
+
+  assert {
+    condition     = google_storage_bucket.staging.location == "EU" && google_storage_bucket.staging.public_access_prevention == "enforced" && google_storage_bucket.staging.uniform_bucket_level_access && google_storage_bucket.staging.force_destroy
+    error_message = "The files of load jobs are where BigQuery does not read them, or where others do, or keep a destroy from ending."
+  }
+  assert {
+    condition     = google_storage_bucket.staging.soft_delete_policy[0].retention_duration_seconds == 0 && one([for rule in google_storage_bucket.staging.lifecycle_rule : one(rule.condition).age if one(rule.action).type == "Delete"]) == 3
+    error_message = "What a run left that died stays for ever, or comes back after it was deleted."
+  }
+  assert {
+    condition     = contains(keys(google_project_service.service), "secretmanager.googleapis.com") && contains(keys(google_project_service.service), "storage.googleapis.com")
+    error_message = "An API is off that the files or the key need."
   }
 }
 
@@ -317,6 +343,17 @@ run "roles" {
     condition     = google_project_iam_member.build_copies.role == "roles/storage.objectViewer" && strcontains(google_project_iam_member.build_copies.condition[0].expression, "startsWith(\"projects/_/buckets/gcf-v2-sources-123456789012-\")")
     error_message = "The build account cannot read what it is to build, or reads other buckets."
   }
+  assert {
+    condition = toset([for grant in google_storage_bucket_iam_member.staging : "${grant.bucket} ${grant.role} ${grant.member}"]) == toset([
+      "test-project-tidemark-staging roles/storage.objectUser serviceAccount:tidemark-extract@test-project.iam.gserviceaccount.com",
+      "test-project-tidemark-staging roles/storage.legacyBucketReader serviceAccount:tidemark-extract@test-project.iam.gserviceaccount.com",
+    ])
+    error_message = "Extract cannot lay down, load and delete files, or may do so elsewhere, or others may."
+  }
+  assert {
+    condition     = [for grant in google_secret_manager_secret_iam_member.hash_key : "${grant.project} ${grant.secret_id} ${grant.role} ${grant.member}"] == ["vault-project hash-key roles/secretmanager.secretAccessor serviceAccount:tidemark-extract@test-project.iam.gserviceaccount.com"]
+    error_message = "Extract cannot read the key, or reads other secrets, or others read it."
+  }
   # crm's tenants are found at run time: by the beginning of their datasets' names.
   assert {
     condition     = alltrue([for grant in google_project_iam_member.open_tenants : strcontains(grant.condition[0].expression, "startsWith(\"projects/test-project/datasets/org_\")")]) && length(google_project_iam_member.open_tenants) == 3
@@ -402,7 +439,7 @@ run "labels" {
       [for r in google_bigquery_dataset.destination : r.labels],
       [for r in google_monitoring_alert_policy.alert : r.user_labels],
       [for r in google_monitoring_alert_policy.silent : r.user_labels],
-      [google_storage_bucket.source.labels, google_artifact_registry_repository.images.labels],
+      [google_storage_bucket.source.labels, google_storage_bucket.staging.labels, google_artifact_registry_repository.images.labels],
     ) : labels["managed-by"] == "tidemark" && labels["team"] == "data"])
     error_message = "A resource has not got the labels."
   }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bq "google.golang.org/api/bigquery/v2"
@@ -47,8 +48,10 @@ type table struct {
 	id     tableID
 	meta   bq.Table // as stored; schema, counts and times are filled in on answering
 	fields []field
-	view   string // GoogleSQL text of a view, empty for a table
-	part   partitioning
+	// versions are the columns before each addition, oldest first.
+	versions []schemaVersion
+	view     string // GoogleSQL text of a view, empty for a table
+	part     partitioning
 
 	// physical is the name of the DuckDB table or view.
 	physical string
@@ -64,6 +67,13 @@ type table struct {
 	// streamed are the rows of insertAll that may still be in the streaming buffer.
 	streamed []streamedRows
 	quota    tableQuota
+	// changes is the log of a table that had changes, which stays with it.
+	changes atomic.Pointer[changeLog]
+	// staleness is max_staleness; the lock rows guards it.
+	staleness time.Duration
+	// streamedAt is when rows were last streamed to the table; the lock rows
+	// guards it.
+	streamedAt time.Time
 }
 
 func newCatalog() *catalog { return &catalog{datasets: map[datasetID]*dataset{}} }

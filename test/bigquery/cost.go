@@ -46,42 +46,47 @@ func (f field) sizeSQL(expr string) string {
 	return fixed(8)
 }
 
-// columnBytes sums the logical bytes of columns, of the partitions that keep
-// lets through.
-func (s *Server) columnBytes(ctx context.Context, t *table, columns map[string]bool, keep func(partition string) bool) (int64, error) {
+// sumOfSizes is the DuckDB expression of the logical bytes of columns.
+func sumOfSizes(fields []field, columns map[string]bool) string {
 	var parts []string
-	for _, f := range s.fieldsOf(t) {
+	for _, f := range fields {
 		if columns[f.name] {
 			parts = append(parts, f.sizeSQL(quoteIdent(f.name)))
 		}
 	}
 	if len(parts) == 0 {
+		return "0"
+	}
+	return "CAST(coalesce(sum(" + balanced(parts) + "), 0) AS BIGINT)"
+}
+
+// balanced adds terms so that thousands of them do not nest as deep.
+func balanced(terms []string) string {
+	if len(terms) == 1 {
+		return terms[0]
+	}
+	half := len(terms) / 2
+	return "(" + balanced(terms[:half]) + " + " + balanced(terms[half:]) + ")"
+}
+
+// columnBytes sums the logical bytes of columns, of the partitions that keep
+// lets through.
+func (s *Server) columnBytes(ctx context.Context, t *table, columns map[string]bool, keep func(partition string) bool) (int64, error) {
+	if len(columns) == 0 {
 		return 0, nil
 	}
-	sum := "CAST(coalesce(sum(" + strings.Join(parts, " + ") + "), 0) AS BIGINT)"
 	if keep == nil || t.part.column == "" {
 		var total int64
-		err := s.store.scalar(ctx, "SELECT "+sum+" FROM "+t.real(), &total)
+		err := s.store.scalar(ctx, "SELECT "+sumOfSizes(s.fieldsOf(t), columns)+" FROM "+t.real(), &total)
 		return total, err
 	}
-	rows, err := s.store.db.QueryContext(ctx, "SELECT "+t.part.idSQL()+", "+sum+" FROM "+t.real()+" GROUP BY 1") //nolint:gosec // identifiers are quoted
+	states, err := s.partitionStates(ctx, s.store.db, t, columns, keep)
 	if err != nil {
 		return 0, fmt.Errorf("sizing %s: %w", t.id, err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err is checked
 	var total int64
-	for rows.Next() {
-		var id string
-		var n int64
-		if err := rows.Scan(&id, &n); err != nil {
-			return 0, fmt.Errorf("sizing %s: %w", t.id, err)
-		}
-		if keep(id) {
-			total += n
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return 0, fmt.Errorf("sizing %s: %w", t.id, err)
+	for _, state := range states {
+		total += state.bytes
 	}
 	return total, nil
 }

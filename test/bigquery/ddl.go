@@ -2,6 +2,7 @@ package bigquery
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -12,12 +13,15 @@ import (
 
 // ddl is a CREATE or DROP statement of a table or a view.
 type ddl struct {
-	id        tableID
-	replace   bool
-	ifExists  bool // IF EXISTS or IF NOT EXISTS
-	query     string
-	meta      bq.Table
-	operation string // what was done: CREATE, REPLACE, SKIP, DROP
+	id       tableID
+	replace  bool
+	ifExists bool // IF EXISTS or IF NOT EXISTS
+	query    string
+	meta     bq.Table
+	// expirationMs is partition_expiration_days.
+	expirationMs int64
+	operation    string // what was done: CREATE, REPLACE, SKIP, DROP, ALTER
+	alter        *dialect.Statement
 }
 
 // readDDL takes what the emulator runs of DDL, nil for any other statement.
@@ -25,7 +29,7 @@ func readDDL(q statementRequest, st dialect.Statement) (*ddl, error) {
 	switch st.Kind {
 	case "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE_TABLE":
 		return nil, nil //nolint:nilnil // no DDL
-	case "CREATE_TABLE", "CREATE_TABLE_AS_SELECT", "CREATE_VIEW", "DROP_TABLE", "DROP_VIEW":
+	case "CREATE_TABLE", "CREATE_TABLE_AS_SELECT", "CREATE_VIEW", "DROP_TABLE", "DROP_VIEW", "ALTER_TABLE":
 	default:
 		return nil, errUnsupported("the statement %s", st.Kind)
 	}
@@ -36,6 +40,10 @@ func readDDL(q statementRequest, st dialect.Statement) (*ddl, error) {
 	d := &ddl{id: id, replace: st.OrReplace, ifExists: st.IfExists || st.IfNotExists, query: st.Body}
 	if err := d.options(st); err != nil {
 		return nil, err
+	}
+	if st.Kind == "ALTER_TABLE" {
+		d.alter = &st
+		return d, nil
 	}
 	if st.Kind == "CREATE_VIEW" {
 		if len(st.Columns) > 0 {
@@ -57,9 +65,14 @@ func readDDL(q statementRequest, st dialect.Statement) (*ddl, error) {
 		d.meta.TableConstraints = &bq.TableConstraints{PrimaryKey: &bq.TableConstraintsPrimaryKey{Columns: st.PrimaryKey}}
 	}
 	if st.PartitionBy != "" {
-		d.meta.TimePartitioning, err = partitionBy(st.PartitionBy)
+		if d.meta.TimePartitioning, err = partitionBy(st.PartitionBy); err != nil {
+			return nil, err
+		}
+		d.meta.TimePartitioning.ExpirationMs = d.expirationMs
+	} else if d.expirationMs != 0 {
+		return nil, errInvalidQuery("partition_expiration_days is for partitioned tables: %s", id)
 	}
-	return d, err
+	return d, nil
 }
 
 // target is the table that a statement changes.
@@ -91,11 +104,43 @@ func (d *ddl) options(st dialect.Statement) error {
 				return errInvalidQuery("Invalid value of require_partition_filter: %s", text)
 			}
 			d.meta.RequirePartitionFilter = required
+		case "partition_expiration_days":
+			days, err := strconv.ParseFloat(text, 64)
+			if !strings.EqualFold(text, "NULL") && (err != nil || days <= 0 || days > 1e6) {
+				return errInvalidQuery("Invalid value of partition_expiration_days: %s", text)
+			}
+			d.expirationMs = int64(days * 24 * 60 * 60 * 1000)
+		case "max_staleness":
+			interval, err := intervalText(text)
+			if err != nil {
+				return err
+			}
+			d.meta.MaxStaleness = interval
 		default:
 			return errUnsupported("the option %s in %s", name, st.Kind)
 		}
 	}
 	return nil
+}
+
+// intervalText reads INTERVAL n UNIT as the REST API has it.
+func intervalText(text string) (string, error) {
+	words := strings.Fields(text)
+	if len(words) == 3 && strings.EqualFold(words[0], "INTERVAL") {
+		if n, err := strconv.ParseUint(words[1], 10, 31); err == nil {
+			switch strings.ToUpper(words[2]) {
+			case "DAY":
+				return fmt.Sprintf("0-0 %d 0:0:0", n), nil
+			case "HOUR":
+				return fmt.Sprintf("0-0 0 %d:0:0", n), nil
+			case "MINUTE":
+				return fmt.Sprintf("0-0 0 0:%d:0", n), nil
+			case "SECOND":
+				return fmt.Sprintf("0-0 0 0:0:%d", n), nil
+			}
+		}
+	}
+	return "", errUnsupported("the interval %s", text)
 }
 
 // literalText is the text of a plain string literal.
@@ -157,6 +202,8 @@ func (s *Server) runDDL(ctx context.Context, p *prepared) error {
 	_, err := s.cat.lookup(d.id)
 	exists := err == nil
 	switch {
+	case p.kind == "ALTER_TABLE":
+		return s.runAlter(ctx, d, exists)
 	case p.kind == "DROP_TABLE" || p.kind == "DROP_VIEW":
 		return s.runDrop(ctx, p.kind, d)
 	case exists && d.ifExists:

@@ -43,9 +43,15 @@ func (s *Server) estimateTable(ctx context.Context, q statementRequest, p *prepa
 	if t.part.filter && !bounded {
 		return 0, errInvalidQuery("Cannot query over table '%s' without a filter over column(s) '%s' that can be used for partition elimination", t.id, t.part.column)
 	}
+	if t.mergesAtRunTime() {
+		keep = nil // such a merge cannot know the partitions of the changes
+	}
 	fields := s.fieldsOf(t)
 	columns := referencedColumns(p.tokens, fields)
 	if p.target == t && p.kind != "INSERT" {
+		p.mayTouch = keep
+	}
+	if p.target == t && p.kind != "INSERT" && (p.kind != "MERGE" || !readMerge(p.tokens).onlyInserts()) {
 		columns = allColumns(fields)
 	}
 	return s.columnBytes(ctx, t, columns, keep)

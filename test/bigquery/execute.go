@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +26,8 @@ type outcome struct {
 	destination *table // of a query
 	affected    int64
 	stats       *bq.DmlStatistics
-	partitions  []string
+	// partitions are those that DML touched, with their bytes before it.
+	partitions map[string]int64
 }
 
 func (s *Server) execute(ctx context.Context, q statementRequest, p *prepared, destination *tableID, disposition string) (outcome, error) {
@@ -208,15 +208,8 @@ func checkGuards(ctx context.Context, conn *sql.Conn, guards []dialect.Guard) er
 // runDML changes rows of a table in one transaction.
 func (s *Server) runDML(ctx context.Context, p *prepared) (outcome, error) {
 	t := p.target
-	if p.kind != "INSERT" {
-		leave, ok := t.quota.enterDML()
-		if !ok {
-			return outcome{}, errRateLimit("Resources exceeded during query execution: Too many DML statements outstanding against table %s, limit is %d.", t.id.legacy(), dmlQueued)
-		}
-		defer leave()
-	}
-	if !t.quota.dml.take(s.now(), 10*time.Second, dmlPer10s) {
-		return outcome{}, errRateLimit("Exceeded rate limits: too many DML statements for table %s: %d per 10 seconds", t.id.legacy(), dmlPer10s)
+	if !t.quota.dml.take(s.now(), 10*time.Second, s.limits.Statements) {
+		return outcome{}, errRateLimit("Exceeded rate limits: too many DML statements for table %s: %d per 10 seconds", t.id.legacy(), s.limits.Statements)
 	}
 	t.rows.Lock()
 	defer t.rows.Unlock()
@@ -227,7 +220,7 @@ func (s *Server) runDML(ctx context.Context, p *prepared) (outcome, error) {
 		if err != nil {
 			return err
 		}
-		if out, err = t.change(ctx, conn, p); err != nil {
+		if out, err = s.change(ctx, conn, t, p); err != nil {
 			return err
 		}
 		if p.kind == "INSERT" {
@@ -245,7 +238,66 @@ func (s *Server) runDML(ctx context.Context, p *prepared) (outcome, error) {
 }
 
 // change runs the statement and counts its rows by action and partition.
-func (t *table) change(ctx context.Context, conn *sql.Conn, p *prepared) (outcome, error) {
+func (s *Server) change(ctx context.Context, conn *sql.Conn, t *table, p *prepared) (outcome, error) {
+	var sized map[string]bool
+	if p.kind != "INSERT" {
+		sized = allColumns(s.fieldsOf(t))
+	}
+	before, err := s.partitionStates(ctx, conn, t, sized, p.mayTouch)
+	if err != nil {
+		return outcome{}, err
+	}
+	out := outcome{stats: &bq.DmlStatistics{}}
+	touched := map[string]bool{}
+	if p.kind == "UPDATE" || p.kind == "MERGE" {
+		err = out.changeReturning(ctx, conn, t, p, touched)
+	} else {
+		err = out.changeCounted(ctx, conn, p)
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	after, err := s.partitionStates(ctx, conn, t, nil, nil)
+	if err != nil {
+		return outcome{}, err
+	}
+	// What is returned of a changed row is where it is now; where it left, or
+	// was deleted, there are fewer.
+	for id := range before {
+		touched[id] = touched[id] || false
+	}
+	for id := range after {
+		touched[id] = touched[id] || before[id].rows < after[id].rows
+	}
+	out.partitions = map[string]int64{}
+	for id, yes := range touched {
+		if yes {
+			out.partitions[id] = before[id].bytes
+		}
+	}
+	return out, nil
+}
+
+// changeCounted runs a statement of one action.
+func (o *outcome) changeCounted(ctx context.Context, conn *sql.Conn, p *prepared) error {
+	result, err := conn.ExecContext(ctx, p.duck)
+	if err != nil {
+		return duckError(err)
+	}
+	if o.affected, err = result.RowsAffected(); err != nil {
+		return fmt.Errorf("counting rows: %w", err)
+	}
+	if p.kind == "INSERT" {
+		o.stats.InsertedRowCount = o.affected
+	} else {
+		o.stats.DeletedRowCount = o.affected
+	}
+	return nil
+}
+
+// changeReturning runs a statement that changes rows in place, and notes the
+// partitions that they are in after it.
+func (o *outcome) changeReturning(ctx context.Context, conn *sql.Conn, t *table, p *prepared, touched map[string]bool) error {
 	action, partition := quoteText(p.kind), "''"
 	if p.kind == "MERGE" {
 		action = "merge_action"
@@ -255,37 +307,31 @@ func (t *table) change(ctx context.Context, conn *sql.Conn, p *prepared) (outcom
 	}
 	rows, err := conn.QueryContext(ctx, p.duck+" RETURNING "+action+", "+partition)
 	if err != nil {
-		return outcome{}, duckError(err)
+		return duckError(err)
 	}
 	defer rows.Close() //nolint:errcheck // rows.Err is checked
-	out := outcome{stats: &bq.DmlStatistics{}}
-	touched := map[string]bool{}
+	var did, id sql.RawBytes
 	for rows.Next() {
-		var did, id string
 		if err := rows.Scan(&did, &id); err != nil {
-			return outcome{}, fmt.Errorf("counting rows: %w", err)
+			return fmt.Errorf("counting rows: %w", err)
 		}
-		out.affected++
-		if id != "" {
-			touched[id] = true
+		o.affected++
+		if len(id) > 0 && !touched[string(id)] {
+			touched[string(id)] = true
 		}
-		switch did {
+		switch string(did) {
 		case "INSERT":
-			out.stats.InsertedRowCount++
+			o.stats.InsertedRowCount++
 		case "UPDATE":
-			out.stats.UpdatedRowCount++
-		case "DELETE", "TRUNCATE_TABLE":
-			out.stats.DeletedRowCount++
+			o.stats.UpdatedRowCount++
+		case "DELETE":
+			o.stats.DeletedRowCount++
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return outcome{}, duckError(err)
+		return duckError(err)
 	}
-	for id := range touched {
-		out.partitions = append(out.partitions, id)
-	}
-	slices.Sort(out.partitions)
-	return out, nil
+	return nil
 }
 
 // duckError gives DuckDB's refusals a REST form. What fails while values are

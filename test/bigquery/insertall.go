@@ -78,6 +78,9 @@ func (s *Server) insertAll(r *http.Request) (any, error) {
 	}
 	t.rows.Lock()
 	defer t.rows.Unlock()
+	if t.changes.Load() != nil {
+		return nil, errUnsupported("insertAll into a table that had UPSERT streams (%s)", t.id)
+	}
 	fields := s.fieldsOf(t)
 	batch := newRowBatch(fields, len(raw.Rows))
 	var bad []*bq.TableDataInsertAllResponseInsertErrors
@@ -114,6 +117,7 @@ func (s *Server) keepStreamed(ctx context.Context, t *table, fields []field, bat
 	if err := s.store.exec(ctx, "INSERT INTO "+t.real()+" SELECT * FROM "+quoted); err != nil {
 		return err
 	}
+	t.streamedAt = s.now()
 	t.streamed = append(t.streamed, streamedRows{at: s.now(), rows: batch.rows, bytes: max(size, 0), shadow: quoted})
 	s.touch(t)
 	return nil

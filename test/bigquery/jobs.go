@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +44,7 @@ type job struct {
 	fields                  []field
 	reads                   []tableID
 	ddl                     *ddl
+	load                    loadOutcome
 	err                     *apiError
 }
 
@@ -87,6 +90,9 @@ func (s *Server) insertJob(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Configuration != nil && in.Configuration.Load != nil {
+		return s.insertLoad(r.PathValue("project"), &in, raw)
+	}
 	params := struct {
 		Configuration struct {
 			Query struct {
@@ -119,8 +125,6 @@ func supportedJob(c *bq.JobConfiguration) error {
 	switch {
 	case c == nil:
 		return errInvalid("Required parameter is missing: configuration")
-	case c.Load != nil:
-		return errUnsupported("load jobs")
 	case c.Copy != nil:
 		return errUnsupported("copy jobs")
 	case c.Extract != nil:
@@ -219,6 +223,9 @@ func (s *Server) dryRun(ctx context.Context, j *job) (any, error) {
 // plan prepares the statement of a job, estimates its bytes and holds it to
 // its limit. A dry run is recorded here; a job when it ends.
 func (s *Server) plan(ctx context.Context, j *job, p *prepared, dry bool) error {
+	if err := s.settleAll(ctx); err != nil {
+		return err
+	}
 	got, err := s.prepare(ctx, j.request)
 	*p = got
 	if err == nil {
@@ -273,9 +280,17 @@ func (s *Server) runJob(ctx context.Context, j *job) {
 	j.mu.Lock()
 	j.state, j.started = "RUNNING", s.now()
 	j.mu.Unlock()
+	if j.config.Load != nil {
+		s.runLoad(ctx, j)
+		return
+	}
 	var p prepared
 	var out outcome
-	err := s.obs.held(ctx, Job{ID: j.key.id, SQL: j.request.sql})
+	leave, err := s.queueDML(j.request)
+	if err == nil {
+		defer leave()
+		err = s.obs.held(ctx, Job{ID: j.key.id, SQL: j.request.sql})
+	}
 	if err == nil {
 		err = s.plan(ctx, j, &p, false)
 	}
@@ -287,7 +302,8 @@ func (s *Server) runJob(ctx context.Context, j *job) {
 	}
 	s.obs.record(Statement{
 		SQL: j.request.sql, JobID: j.key.id, Kind: p.kind, Analyzed: p.analyzed, Err: errorText(err),
-		BytesProcessed: j.bytes, RowsAffected: out.affected, Partitions: out.partitions,
+		BytesProcessed: j.bytes, RowsAffected: out.affected,
+		Partitions: slices.Sorted(maps.Keys(out.partitions)), PartitionBytes: out.partitions,
 	})
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -316,8 +332,10 @@ func (j *job) describe() *bq.Job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	config := *j.config
-	query := *j.config.Query
-	config.Query = &query
+	if j.config.Query != nil {
+		query := *j.config.Query
+		config.Query = &query
+	}
 	out := &bq.Job{
 		Kind: "bigquery#job", Id: j.key.project + ":" + j.location + "." + j.key.id,
 		JobReference:  &bq.JobReference{ProjectId: j.key.project, JobId: j.key.id, Location: j.location},
@@ -334,11 +352,16 @@ func (j *job) describe() *bq.Job {
 	if !j.ended.IsZero() {
 		out.Statistics.EndTime = j.ended.UnixMilli()
 	}
-	out.Statistics.TotalBytesProcessed = j.bytes
-	out.Statistics.Query = j.statistics()
+	if j.config.Load != nil {
+		out.Statistics.Load = j.load.statistics(j.err != nil)
+		out.Status.Errors = j.load.problems
+	} else {
+		out.Statistics.TotalBytesProcessed = j.bytes
+		out.Statistics.Query = j.statistics()
+	}
 	if j.err != nil {
 		out.Status.ErrorResult = j.err.proto()
-		out.Status.Errors = []*bq.ErrorProto{j.err.proto()}
+		out.Status.Errors = append([]*bq.ErrorProto{j.err.proto()}, out.Status.Errors...)
 	}
 	return out
 }
@@ -489,6 +512,9 @@ func (s *Server) queryResults(r *http.Request) (any, error) {
 	j, err := s.jobs.find(r)
 	if err != nil {
 		return nil, err
+	}
+	if j.config.Query == nil {
+		return nil, errInvalid("Cannot get the query results of a job that is no query: %s", j.key.id)
 	}
 	from, limit, err := pageBounds(r)
 	if err != nil {

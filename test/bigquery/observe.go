@@ -47,10 +47,16 @@ type Statement struct {
 	BytesProcessed int64
 	// RowsAffected is the number of rows that DML changed.
 	RowsAffected int64
-	// Partitions are the ids of the partitions that DML changed rows of, sorted
-	// ("202611", "__NULL__"); empty for a table without partitions.
+	// Partitions are the ids of the partitions that DML changed, removed or
+	// added rows of, sorted ("202611", "__NULL__"); empty for a table without
+	// partitions.
 	Partitions []string
-	DryRun     bool
+	// PartitionBytes is the logical size of each of them, whole, before UPDATE,
+	// DELETE, MERGE or TRUNCATE, in bytes, which is what the statement costs. It
+	// is 0 for INSERT, and for a partition outside of those that the statement's
+	// conditions bound it to, which it can only have added rows to.
+	PartitionBytes map[string]int64
+	DryRun         bool
 }
 
 // observer counts calls, keeps statements and runs the interceptor.
@@ -62,7 +68,7 @@ type observer struct {
 	hold       func(Job) <-chan struct{}
 }
 
-// Job is what HoldJobs sees of a job.
+// Job is what HoldJobs sees of a job; the SQL of a load job is empty.
 type Job struct {
 	ID  string
 	SQL string
@@ -133,7 +139,7 @@ func (s *Server) Intercept(f func(Call) error) {
 	s.obs.intercept = f
 }
 
-// HoldJobs installs f, called once for each query job that is no dry run. The
+// HoldJobs installs f, called once for each job that is no dry run. The
 // job is answered as PENDING when inserted, as RUNNING after, and does no work
 // until the channel that f returns is closed; a nil channel does not hold it.
 func (s *Server) HoldJobs(f func(Job) (release <-chan struct{})) {

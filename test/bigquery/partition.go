@@ -1,6 +1,8 @@
 package bigquery
 
 import (
+	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 	"time"
@@ -15,6 +17,8 @@ type partitioning struct {
 	unit   string // HOUR, DAY, MONTH or YEAR
 	// filter is true where every query must bound the column.
 	filter bool
+	// expiration is how long after its end a partition is kept, 0 for ever.
+	expiration time.Duration
 }
 
 func readPartitioning(meta *bq.Table, fields []field) (partitioning, error) {
@@ -46,8 +50,13 @@ func readPartitioning(meta *bq.Table, fields []field) (partitioning, error) {
 	default:
 		return partitioning{}, errInvalid("Unsupported time partitioning type: %q", tp.Type)
 	}
+	expiration, err := readExpiration(tp.ExpirationMs)
+	if err != nil {
+		return partitioning{}, err
+	}
 	return partitioning{
-		column: f.name, kind: f.kind, unit: unit,
+		expiration: expiration,
+		column:     f.name, kind: f.kind, unit: unit,
 		filter: meta.RequirePartitionFilter || tp.RequirePartitionFilter,
 	}, nil
 }
@@ -69,6 +78,82 @@ func (p partitioning) layout() (goLayout, duckFormat string) {
 func (p partitioning) idSQL() string {
 	_, format := p.layout()
 	return fmt.Sprintf("coalesce(strftime(%s, '%s'), '__NULL__')", quoteIdent(p.column), format)
+}
+
+// startSQL is the DuckDB expression of the start of a row's partition, which
+// costs less than its id.
+func (p partitioning) startSQL() string {
+	column := quoteIdent(p.column)
+	if p.kind == kindTimestamp {
+		column = "make_timestamp(epoch_us(" + column + "))"
+	}
+	return fmt.Sprintf("date_trunc('%s', %s)", strings.ToLower(p.unit), column)
+}
+
+// partitionState is what a partition holds.
+type partitionState struct{ rows, bytes int64 }
+
+// querier is a DuckDB connection, or any of them.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// partitionStates counts the rows of each partition, and the logical bytes of
+// columns in those that keep lets through, all of them where it is nil. It is
+// nil for a table without partitions.
+func (s *Server) partitionStates(ctx context.Context, q querier, t *table, columns map[string]bool, keep func(partition string) bool) (map[string]partitionState, error) {
+	if t.part.column == "" {
+		return nil, nil //nolint:nilnil // no partitions
+	}
+	out := map[string]partitionState{}
+	size, where := sumOfSizes(s.fieldsOf(t), columns), ""
+	if size != "0" && keep != nil {
+		all, err := s.partitionStates(ctx, q, t, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		out, where = all, " WHERE "+t.part.among(all, keep)
+	}
+	_, format := t.part.layout()
+	rows, err := q.QueryContext(ctx, fmt.Sprintf("SELECT coalesce(strftime(p, '%s'), '__NULL__'), n, b FROM (SELECT %s AS p, count(*) AS n, %s AS b FROM %s%s GROUP BY 1)", //nolint:gosec // identifiers are quoted
+		format, t.part.startSQL(), size, t.real(), where))
+	if err != nil {
+		return nil, duckError(err)
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err is checked
+	for rows.Next() {
+		var id string
+		var state partitionState
+		if err := rows.Scan(&id, &state.rows, &state.bytes); err != nil {
+			return nil, fmt.Errorf("counting partitions: %w", err)
+		}
+		out[id] = state
+	}
+	if err := rows.Err(); err != nil {
+		return nil, duckError(err)
+	}
+	return out, nil
+}
+
+// among is a DuckDB condition that rows of kept partitions fulfil, and no others.
+func (p partitioning) among(all map[string]partitionState, keep func(partition string) bool) string {
+	layout, _ := p.layout()
+	var starts []string
+	conditions := []string{"FALSE"}
+	for id := range all {
+		start, err := time.Parse(layout, id)
+		switch {
+		case !keep(id):
+		case err != nil: // __NULL__
+			conditions = append(conditions, quoteIdent(p.column)+" IS NULL")
+		default:
+			starts = append(starts, start.Format("TIMESTAMP '2006-01-02 15:04:05'"))
+		}
+	}
+	if len(starts) > 0 {
+		conditions = append(conditions, p.startSQL()+" IN ("+strings.Join(starts, ", ")+")")
+	}
+	return "(" + strings.Join(conditions, " OR ") + ")"
 }
 
 // bounds are the first and last microsecond (of DATE: of its days) of the

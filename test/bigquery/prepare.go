@@ -64,7 +64,10 @@ type prepared struct {
 	// generation is the catalogue\'s that a view was prepared against.
 	generation int
 	target     *table // of DML
-	ddl        *ddl
+	// mayTouch lets the partitions of the target through that the statement's
+	// conditions bound it to; nil for all.
+	mayTouch func(partition string) bool
+	ddl      *ddl
 	// missing is why a table that the statement names cannot be read.
 	missing error
 }
@@ -366,7 +369,7 @@ func (s *Server) findTarget(q statementRequest, st dialect.Statement, p *prepare
 		return errInvalidQuery("Cannot modify view %s", t.id)
 	}
 	p.target = t
-	return nil
+	return t.refuseDML(st.Kind)
 }
 
 // typeResult takes the result's columns from the translation, and what it

@@ -1,6 +1,7 @@
 package bigquery
 
 import (
+	"iter"
 	"math"
 	"strings"
 )
@@ -14,7 +15,7 @@ func (s *Server) pruning(q statementRequest, tokens []token, t *table) (keep fun
 	}
 	pr := pruner{q: q, t: t}
 	pr.scopes(tokens)
-	if pr.unbounded || len(pr.ranges) == 0 {
+	if pr.unbounded || !pr.read {
 		return nil, false
 	}
 	return func(id string) bool {
@@ -44,18 +45,26 @@ func (r span) holds(p partitioning, id string) bool {
 	return err != nil || first <= r.high && last >= r.low
 }
 
-func (r span) and(o span) span {
-	if r.null != o.null {
-		return span{low: 1} // empty, and not of NULL
+// both intersects two unions of spans.
+func both(a, b []span) []span {
+	var out []span
+	for _, r := range a {
+		for _, o := range b {
+			if r.null == o.null {
+				out = append(out, span{max(r.low, o.low), min(r.high, o.high), r.null})
+			}
+		}
 	}
-	return span{max(r.low, o.low), min(r.high, o.high), r.null}
+	return out
 }
 
-// pruner collects the range of each reading of one table.
+// pruner collects the ranges of each reading of one table.
 type pruner struct {
 	q         statementRequest
 	t         *table
+	alias     string // of the reading whose condition is being read
 	ranges    []span
+	read      bool
 	unbounded bool
 }
 
@@ -133,24 +142,61 @@ func (pr *pruner) split(level []token) {
 }
 
 func (pr *pruner) query(level []token) {
+	if len(level) > 0 && level[0].is("MERGE") {
+		pr.merge(level)
+		return
+	}
 	readings := 0
 	for i := 0; i < len(level); {
 		parts, next := namePath(level, i)
-		if id, ok := pr.q.resolve(parts); ok && id == pr.t.id && i > 0 && introducesTable(level[i-1]) && (!level[0].is("INSERT") || !level[i-1].is("INTO")) {
+		if pr.names(parts) && i > 0 && introducesTable(level[i-1]) && (!level[0].is("INSERT") || !level[i-1].is("INTO")) {
 			readings++
+			pr.alias = aliasAt(level, next, parts)
 		}
 		i = max(next, i+1)
 	}
 	if readings == 0 {
 		return
 	}
-	r, ok := pr.where(level)
+	ranges, ok := pr.where(level)
 	// A condition on a join of the table with itself names one of the two.
-	if !ok || readings > 1 {
-		pr.unbounded = true
-		return
+	pr.add(ranges, ok && readings == 1)
+}
+
+// add notes a reading of the table, of everything where it is not bounded.
+func (pr *pruner) add(ranges []span, bounded bool) {
+	pr.read = true
+	pr.unbounded = pr.unbounded || !bounded
+	pr.ranges = append(pr.ranges, ranges...)
+}
+
+func (pr *pruner) names(parts []string) bool {
+	id, ok := pr.q.resolve(parts)
+	return ok && id == pr.t.id
+}
+
+// aliasAt is how a table is referred to whose path ended before tokens[i].
+func aliasAt(tokens []token, i int, parts []string) string {
+	if i < len(tokens) && tokens[i].is("AS") {
+		i++
 	}
-	pr.ranges = append(pr.ranges, r)
+	if i < len(tokens) && tokens[i].isName() && (tokens[i].kind == tokenQuoted || !followsTable(tokens[i])) {
+		return tokens[i].text
+	}
+	return parts[len(parts)-1]
+}
+
+// followsTable says whether a word after a table's path is no alias of it.
+func followsTable(t token) bool {
+	for _, word := range []string{
+		"WHERE", "JOIN", "LEFT", "RIGHT", "FULL", "INNER", "CROSS", "ON", "USING", "SET", "GROUP", "ORDER", "HAVING", "QUALIFY", "WINDOW", "LIMIT", "UNION",
+		"INTERSECT", "EXCEPT", "FOR", "TABLESAMPLE", "PIVOT", "UNPIVOT", "VALUES", "WHEN",
+	} {
+		if t.is(word) {
+			return true
+		}
+	}
+	return false
 }
 
 func introducesTable(t token) bool {
@@ -162,62 +208,79 @@ func introducesTable(t token) bool {
 	return false
 }
 
-// where intersects the bounds of the WHERE clause's conjuncts.
-func (pr *pruner) where(level []token) (span, bool) {
+// where reads the WHERE clause.
+func (pr *pruner) where(level []token) ([]span, bool) {
 	start, end := -1, len(level)
-	depth := 0
-	for i, t := range level {
-		if t.is("(") {
-			depth++
-		}
-		if t.is(")") {
-			depth--
-		}
-		if depth > 0 {
-			continue
-		}
+	for i := range topLevel(level) {
+		t := level[i]
 		switch {
-		case start < 0 && (t.is("WHERE") || t.is("ON") && level[0].is("MERGE")):
+		case start < 0 && t.is("WHERE"):
 			start = i + 1
-		case start >= 0 && (t.is("GROUP") || t.is("QUALIFY") || t.is("HAVING") || t.is("ORDER") || t.is("LIMIT") || t.is("WINDOW") || t.is("WHEN")):
+		case start >= 0 && (t.is("GROUP") || t.is("QUALIFY") || t.is("HAVING") || t.is("ORDER") || t.is("LIMIT") || t.is("WINDOW")):
 			end = min(end, i)
-		case start >= 0 && i < end && t.is("OR"):
-			return span{}, false
 		}
 	}
 	if start < 0 {
-		return span{}, false
+		return nil, false
 	}
-	out, found := span{low: math.MinInt64, high: math.MaxInt64}, false
-	for _, c := range conjuncts(level[start:end]) {
-		r, ok := pr.conjunct(c)
-		if !ok {
-			continue
-		}
-		if !found {
-			out.null = r.null
-		}
-		out, found = out.and(r), true
-	}
-	return out, found
+	return pr.condition(level[start:end])
 }
 
-// conjuncts splits at AND, but not at the AND of a BETWEEN.
-func conjuncts(tokens []token) [][]token {
-	var out [][]token
-	start, depth, between := 0, 0, false
-	for i, t := range tokens {
+// topLevel yields the indexes outside of parentheses and CASE.
+func topLevel(tokens []token) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		depth := 0
+		for i, t := range tokens {
+			switch {
+			case t.is("("), t.is("CASE"):
+				depth++
+			case t.is(")"), t.is("END"):
+				depth--
+			case depth == 0:
+				if !yield(i) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// condition is the union of ranges outside of which a condition cannot be
+// true; not ok where it does not bound the column.
+func (pr *pruner) condition(tokens []token) (ranges []span, ok bool) {
+	if alternatives := splitAt(tokens, "OR"); len(alternatives) > 1 {
+		for _, a := range alternatives {
+			r, ok := pr.condition(a)
+			if !ok {
+				return nil, false
+			}
+			ranges = append(ranges, r...)
+		}
+		return ranges, true
+	}
+	for _, c := range splitAt(tokens, "AND") {
+		r, bounded := pr.conjunct(c)
 		switch {
-		case t.is("("):
-			depth++
-		case t.is(")"):
-			depth--
-		case depth > 0:
+		case bounded && ok:
+			ranges = both(ranges, r)
+		case bounded:
+			ranges, ok = r, true
+		}
+	}
+	return ranges, ok
+}
+
+// splitAt splits at a word, but not at the AND of a BETWEEN.
+func splitAt(tokens []token, word string) [][]token {
+	var out [][]token
+	start, between := 0, false
+	for i := range topLevel(tokens) {
+		switch t := tokens[i]; {
 		case t.is("BETWEEN"):
 			between = true
 		case t.is("AND") && between:
 			between = false
-		case t.is("AND"):
+		case t.is(word):
 			out = append(out, tokens[start:i])
 			start = i + 1
 		}
@@ -225,43 +288,42 @@ func conjuncts(tokens []token) [][]token {
 	return append(out, tokens[start:])
 }
 
-// conjunct reads `column op constant`, BETWEEN, IN, IS NULL.
-func (pr *pruner) conjunct(c []token) (span, bool) {
+// conjunct reads FALSE, `column op constant`, BETWEEN, IN, IS NULL, or a
+// condition in parentheses.
+func (pr *pruner) conjunct(c []token) ([]span, bool) {
 	if len(c) > 2 && c[0].is("(") && matching(c, 0) == len(c)-1 {
-		inner := c[1 : len(c)-1]
-		for _, t := range inner {
-			if t.is("OR") {
-				return span{}, false
-			}
-		}
-		return pr.where(append([]token{{kind: tokenWord, text: "WHERE"}}, inner...))
+		return pr.condition(c[1 : len(c)-1])
+	}
+	if len(c) == 1 && c[0].is("FALSE") {
+		return nil, true
 	}
 	unit, rest, ok := pr.column(c)
 	if !ok {
-		return pr.reversed(c)
+		r, ok := pr.reversed(c)
+		return []span{r}, ok
 	}
 	if len(rest) < 2 {
-		return span{}, false
+		return nil, false
 	}
 	op, operand := rest[0], rest[1:]
 	switch {
 	case op.is("IS") && len(operand) == 1 && operand[0].is("NULL"):
-		return span{null: true}, true
+		return []span{{null: true}}, true
 	case op.is("BETWEEN"):
 		for i, t := range operand {
 			if t.is("AND") {
 				low, ok1 := pr.constant(operand[:i])
 				high, ok2 := pr.constant(operand[i+1:])
-				return span{low: low, high: pr.through(high, unit)}, ok1 && ok2
+				return []span{{low: low, high: pr.through(high, unit)}}, ok1 && ok2
 			}
 		}
 	case op.is("IN"):
 		return pr.in(operand, unit)
 	case op.is("="), op.is("<"), op.is("<="), op.is(">"), op.is(">="):
 		v, ok := pr.constant(operand)
-		return pr.compare(op.text, v, unit), ok
+		return []span{pr.compare(op.text, v, unit)}, ok
 	}
-	return span{}, false
+	return nil, false
 }
 
 func (pr *pruner) compare(op string, v int64, unit string) span {
@@ -331,12 +393,12 @@ func (pr *pruner) column(c []token) (unit string, rest []token, ok bool) {
 		}
 		return pr.truncated(strings.ToUpper(parts[0]), c[next+1:end], c[end+1:])
 	}
-	return "", c[next:], strings.EqualFold(parts[len(parts)-1], pr.t.part.column) && len(parts) <= 2
+	return "", c[next:], pr.partColumn(parts)
 }
 
 func (pr *pruner) truncated(function string, args, rest []token) (string, []token, bool) {
 	parts, next := namePath(args, 0)
-	if len(parts) == 0 || len(parts) > 2 || !strings.EqualFold(parts[len(parts)-1], pr.t.part.column) {
+	if !pr.partColumn(parts) {
 		return "", nil, false
 	}
 	switch function {
@@ -355,45 +417,60 @@ func (pr *pruner) truncated(function string, args, rest []token) (string, []toke
 	return "", nil, false
 }
 
-func (pr *pruner) in(operand []token, unit string) (span, bool) {
-	var values []int64
+// partColumn says whether a path is the partitioning column of the reading.
+func (pr *pruner) partColumn(parts []string) bool {
+	switch len(parts) {
+	case 1:
+		return strings.EqualFold(parts[0], pr.t.part.column)
+	case 2:
+		return strings.EqualFold(parts[0], pr.alias) && strings.EqualFold(parts[1], pr.t.part.column)
+	}
+	return false
+}
+
+func (pr *pruner) in(operand []token, unit string) ([]span, bool) {
+	values, ok := pr.list(operand)
+	if !ok {
+		return nil, false
+	}
+	out := make([]span, len(values))
+	for i, v := range values {
+		out[i] = span{low: v, high: pr.through(v, unit)}
+	}
+	return out, true
+}
+
+// list reads the operand of IN: constants, or an array parameter.
+func (pr *pruner) list(operand []token) (values []int64, ok bool) {
 	if len(operand) > 3 && operand[0].is("UNNEST") && operand[2].kind == tokenParameter {
 		p, err := pr.q.parameter(strings.TrimPrefix(operand[2].text, "@"))
 		if err != nil {
-			return span{}, false
+			return nil, false
 		}
 		for _, text := range p.scalars {
 			v, ok := pr.parse(text)
 			if !ok {
-				return span{}, false
+				return nil, false
 			}
 			values = append(values, v)
 		}
-	} else {
-		if len(operand) < 3 || !operand[0].is("(") {
-			return span{}, false
+		return values, true
+	}
+	if len(operand) < 3 || !operand[0].is("(") {
+		return nil, false
+	}
+	start := 1
+	for i := 1; i < len(operand); i++ {
+		if !operand[i].is(",") && i != len(operand)-1 {
+			continue
 		}
-		start := 1
-		for i := 1; i < len(operand); i++ {
-			if !operand[i].is(",") && i != len(operand)-1 {
-				continue
-			}
-			v, ok := pr.constant(operand[start:i])
-			if !ok {
-				return span{}, false
-			}
-			values, start = append(values, v), i+1
+		v, ok := pr.constant(operand[start:i])
+		if !ok {
+			return nil, false
 		}
+		values, start = append(values, v), i+1
 	}
-	if len(values) == 0 {
-		return span{low: 1}, true
-	}
-	// The hull of the values: an upper bound, as a dry run's estimate is.
-	out := span{low: math.MaxInt64, high: math.MinInt64}
-	for _, v := range values {
-		out.low, out.high = min(out.low, v), max(out.high, pr.through(v, unit))
-	}
-	return out, true
+	return values, true
 }
 
 // constant reads a literal or a parameter, in a cast function or not.

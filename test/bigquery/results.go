@@ -194,6 +194,9 @@ func (s *Server) listTableData(r *http.Request) (any, error) {
 	if r.URL.Query().Get("selectedFields") != "" {
 		return nil, errUnsupported("selectedFields of tabledata.list")
 	}
+	if err := s.settle(r.Context(), t); err != nil {
+		return nil, err
+	}
 	from, limit, err := pageBounds(r)
 	if err != nil {
 		return nil, err

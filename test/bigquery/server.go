@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloud.google.com/go/bigquery/storage/apiv1/storagepb"
@@ -21,6 +22,24 @@ type Options struct {
 	RESTAddr, GRPCAddr string
 	// Now is the clock of every time that BigQuery would decide, default time.Now.
 	Now func() time.Time
+	// ApplyDelay is how long BigQuery takes to apply the changes (rows with
+	// _CHANGE_TYPE) of a table with a max_staleness, never longer than that: a
+	// query sees those older than it only. Default none: it sees every change.
+	// A query of a table without max_staleness sees every change always.
+	ApplyDelay time.Duration
+	// SchemaDelay is how long the Storage Write API takes to know an added
+	// column, minutes in BigQuery; until then it refuses its values with
+	// SCHEMA_MISMATCH_EXTRA_FIELDS. Default none.
+	SchemaDelay time.Duration
+	// StreamingInUse is how long after the last streamed row BigQuery counts a
+	// table as being streamed to, so that it can neither be renamed nor get
+	// another type of column; default 5 hours, negative for none.
+	StreamingInUse time.Duration
+	// Limits are the quotas that are counted, default BigQuery's.
+	Limits Limits
+	// CloudStorageHost is the host:port of the Cloud Storage emulator that load
+	// jobs read; without one they are refused.
+	CloudStorageHost string
 	// Log receives faults of the emulator itself, default none.
 	Log *slog.Logger
 }
@@ -35,7 +54,14 @@ type Server struct {
 	jobs  *jobTable
 
 	writes writeStreams
-	reads  readSessions
+	// applyDelay and schemaDelay are each a time.Duration.
+	applyDelay, schemaDelay atomic.Int64
+	streamingInUse          time.Duration
+	limits                  Limits
+	cloudStorage            string
+	objects                 *http.Client // of cloudStorage
+	loads                   loadCounts
+	reads                   readSessions
 
 	//nolint:containedctx // the server's own life, which its jobs share
 	ctx      context.Context
@@ -74,6 +100,14 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	s := &Server{now: o.Now, log: o.Log, store: st, rest: rest, storage: storage}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	s.SetApplyDelay(o.ApplyDelay)
+	s.SetSchemaDelay(o.SchemaDelay)
+	s.streamingInUse, s.limits = o.StreamingInUse, o.Limits.orDefault()
+	if s.streamingInUse == 0 {
+		s.streamingInUse = defaultStreamingInUse
+	}
+	s.cloudStorage = o.CloudStorageHost
+	s.objects = &http.Client{Transport: &http.Transport{DisableCompression: true}}
 	s.obs.calls = map[string]int{}
 	s.cat = newCatalog()
 	s.jobs = newJobTable()
@@ -145,6 +179,7 @@ func (s *Server) Close() error {
 		s.grpcSrv.Stop()
 		s.closeErr = s.closeREST()
 		s.work.Wait()
+		s.objects.CloseIdleConnections()
 		s.closeErr = errors.Join(s.closeErr, s.store.close())
 	})
 	return s.closeErr

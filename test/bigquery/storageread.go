@@ -57,6 +57,12 @@ func (r *readService) CreateReadSession(ctx context.Context, req *storagepb.Crea
 	if err != nil {
 		return nil, err
 	}
+	if t.mergesAtRunTime() {
+		return nil, status.Errorf(codes.FailedPrecondition, "request failed: the Storage Read API does not read %s, whose changes are merged at run time: its max_staleness is too low", t.id)
+	}
+	if err := r.s.settle(ctx, t); err != nil {
+		return nil, err
+	}
 	fields, err := selectFields(r.s.fieldsOf(t), want.GetReadOptions().GetSelectedFields())
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -170,7 +172,7 @@ func (w *writeService) describe(st *writeStream, full bool) *storagepb.WriteStre
 		out.CommitTime = timestamppb.New(st.committed)
 	}
 	if full {
-		out.TableSchema = &storagepb.TableSchema{Fields: storageSchema(w.s.fieldsOf(st.table))}
+		out.TableSchema = &storagepb.TableSchema{Fields: storageSchema(w.s.writableFields(st.table))}
 	}
 	return out
 }
@@ -259,6 +261,9 @@ func (w *writeService) BatchCommitWriteStreams(ctx context.Context, req *storage
 	if len(problems) > 0 {
 		return &storagepb.BatchCommitWriteStreamsResponse{StreamErrors: problems}, nil
 	}
+	if err := w.s.settleLocked(ctx, t); err != nil {
+		return nil, err
+	}
 	var batches []*rowBatch
 	for _, st := range streams {
 		batches = append(batches, st.batches...)
@@ -267,6 +272,7 @@ func (w *writeService) BatchCommitWriteStreams(ctx context.Context, req *storage
 		return nil, fmt.Errorf("committing %s: %w", t.id, err)
 	}
 	now := w.s.now()
+	t.streamedAt = now
 	for _, st := range streams {
 		st.committed, st.batches = now, nil
 	}
@@ -319,7 +325,11 @@ type appendConnection struct {
 	stream *writeStream
 	schema *storagepb.ProtoSchema
 	plan   *messagePlan
-	fields []field // that the plan fits
+	base   []field // of the table, that the plan fits
+	// changes is true where the writer's schema has pseudocolumns of changes,
+	// which the plan has behind those of the table.
+	changes bool
+	mode    changeMode
 }
 
 func (w *writeService) AppendRows(call storagepb.BigQueryWrite_AppendRowsServer) error {
@@ -459,9 +469,20 @@ func (c *appendConnection) append(ctx context.Context, req *storagepb.AppendRows
 	if !st.isDefault() {
 		result.Offset = wrapperspb.Int64(st.next)
 	}
-	if err := c.keep(ctx, batch); err != nil {
+	mode, err := c.classify(batch)
+	if err != nil {
 		return nil, err
 	}
+	if mode == modeUpsert {
+		err = c.keepChanges(ctx, batch)
+	} else {
+		batch.fields, batch.vectors = batch.fields[:len(c.base)], batch.vectors[:len(c.base)]
+		err = c.keep(ctx, batch)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mode = mode
 	st.next += int64(len(rows))
 	resp.Response = &storagepb.AppendRowsResponse_AppendResult_{AppendResult: result}
 	return resp, nil
@@ -470,12 +491,18 @@ func (c *appendConnection) append(ctx context.Context, req *storagepb.AppendRows
 // compile fits the writer's schema to the table as it is now, and answers the
 // table's schema where it changed since the last append.
 func (c *appendConnection) compile() (*storagepb.TableSchema, error) {
-	fields := c.w.s.fieldsOf(c.stream.table)
-	if c.plan != nil && len(fields) == len(c.fields) && (len(fields) == 0 || &fields[0] == &c.fields[0]) {
+	fields := c.w.s.writableFields(c.stream.table)
+	if c.plan != nil && len(fields) == len(c.base) && (len(fields) == 0 || &fields[0] == &c.base[0]) {
 		return nil, nil //nolint:nilnil // no new schema is no error
 	}
 	changed := c.plan != nil
-	plan, err := compilePlan(c.schema.GetProtoDescriptor(), fields)
+	decoded, changes := fields, slices.ContainsFunc(c.schema.GetProtoDescriptor().GetField(), func(fd *descriptorpb.FieldDescriptorProto) bool {
+		return slices.ContainsFunc(changeColumns(), func(f field) bool { return strings.EqualFold(f.name, protoColumn(fd)) })
+	})
+	if changes {
+		decoded = slices.Concat(fields, changeColumns())
+	}
+	plan, err := compilePlan(c.schema.GetProtoDescriptor(), decoded)
 	if err != nil {
 		var extra *extraFieldError
 		if errors.As(err, &extra) {
@@ -483,7 +510,7 @@ func (c *appendConnection) compile() (*storagepb.TableSchema, error) {
 		}
 		return nil, status.Errorf(codes.InvalidArgument, "Input schema does not fit the table's: %v Entity: %s", err, c.stream.name)
 	}
-	c.plan, c.fields = plan, fields
+	c.plan, c.base, c.changes = plan, fields, changes
 	if !changed {
 		return nil, nil //nolint:nilnil // no new schema is no error
 	}
@@ -514,7 +541,7 @@ func (st *writeStream) accepts(offset *wrapperspb.Int64Value, rows int) error {
 
 func (c *appendConnection) decode(rows [][]byte) (*rowBatch, error) {
 	part, now := c.stream.table.part, c.w.s.now()
-	batch := newRowBatch(c.fields, len(rows))
+	batch := newRowBatch(c.plan.fields, len(rows))
 	var bad badRowsError
 	for i, row := range rows {
 		err := c.plan.decodeRow(batch, i, row)
@@ -542,10 +569,14 @@ func (c *appendConnection) keep(ctx context.Context, batch *rowBatch) error {
 	}
 	st.table.rows.Lock()
 	defer st.table.rows.Unlock()
+	if err := c.w.s.settleLocked(ctx, st.table); err != nil {
+		return err
+	}
 	err := c.w.s.store.appendBatches(context.WithoutCancel(ctx), st.table.physical, c.w.s.fieldsOf(st.table), []*rowBatch{batch})
 	if err != nil {
 		return fmt.Errorf("appending to %s: %w", st.table.id, err)
 	}
+	st.table.streamedAt = c.w.s.now()
 	c.w.s.touch(st.table)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	bq "google.golang.org/api/bigquery/v2"
 )
@@ -92,6 +93,9 @@ func (s *Server) newTable(ctx context.Context, id tableID, meta bq.Table) (*tabl
 	if err := checkLabels(meta.Labels); err != nil {
 		return nil, err
 	}
+	if t.staleness, err = readStaleness(meta.MaxStaleness); err != nil {
+		return nil, err
+	}
 	t.meta = meta
 	return t, nil
 }
@@ -110,10 +114,6 @@ func refuseTableOptions(m *bq.Table) error {
 		return errUnsupported("default collations and rounding modes")
 	case m.ExpirationTime != 0:
 		return errUnsupported("expiring tables")
-	case m.TimePartitioning != nil && m.TimePartitioning.ExpirationMs != 0:
-		return errUnsupported("expiring partitions")
-	case m.MaxStaleness != "":
-		return errUnsupported("max_staleness")
 	case m.TableReplicationInfo != nil || len(m.ResourceTags) > 0 || m.PartitionDefinition != nil:
 		return errUnsupported("replicas, resource tags and external partition definitions")
 	}
@@ -220,6 +220,9 @@ func (s *Server) dropTable(ctx context.Context, d *dataset, t *table) error {
 	if err := s.store.exec(ctx, "DROP "+what+"IF EXISTS "+t.real()); err != nil {
 		return err
 	}
+	if err := s.dropChanges(ctx, t); err != nil {
+		return err
+	}
 	delete(d.tables, t.id.table)
 	s.cat.generation++
 	return nil
@@ -247,6 +250,9 @@ func (s *Server) describeTable(ctx context.Context, t *table) (*bq.Table, error)
 	meta.RequirePartitionFilter = t.part.filter
 	if t.isView() {
 		return &meta, nil
+	}
+	if err := s.settle(ctx, t); err != nil {
+		return nil, err
 	}
 	var rows int64
 	if err := s.store.scalar(ctx, "SELECT count(*) FROM "+t.real(), &rows); err != nil {
@@ -370,7 +376,7 @@ func (s *Server) applyChange(r *http.Request, t *table, change *bq.Table, member
 	if err := checkIfMatch(r, t.etag()); err != nil {
 		return err
 	}
-	if err := t.updated(s.now()); err != nil {
+	if err := s.updated(t); err != nil {
 		return err
 	}
 	if _, ok := members["schema"]; ok && !t.isView() {
@@ -402,7 +408,7 @@ func (t *table) changeOptions(change *bq.Table, members map[string]json.RawMessa
 		case "requirePartitionFilter":
 			t.part.filter = change.RequirePartitionFilter
 		case "timePartitioning":
-			if err := t.samePartitioning(change); err != nil {
+			if err := t.changePartitioning(change.TimePartitioning, members[name]); err != nil {
 				return err
 			}
 		case "clustering":
@@ -411,10 +417,15 @@ func (t *table) changeOptions(change *bq.Table, members map[string]json.RawMessa
 			}
 			t.meta.Clustering = change.Clustering
 		case "tableConstraints":
-			if err := checkConstraints(change.TableConstraints, t.fields); err != nil {
+			if err := t.changeConstraints(change.TableConstraints); err != nil {
 				return err
 			}
-			t.meta.TableConstraints = change.TableConstraints
+		case "maxStaleness":
+			d, err := readStaleness(change.MaxStaleness)
+			if err != nil {
+				return err
+			}
+			t.staleness, t.meta.MaxStaleness = d, change.MaxStaleness
 		default:
 			return errUnsupported("changing %s of a table", name)
 		}
@@ -422,16 +433,64 @@ func (t *table) changeOptions(change *bq.Table, members map[string]json.RawMessa
 	return nil
 }
 
-func (t *table) samePartitioning(change *bq.Table) error {
-	part, err := readPartitioning(change, t.fields)
+// changeConstraints gives the table another primary key, or none.
+func (t *table) changeConstraints(c *bq.TableConstraints) error {
+	if err := checkConstraints(c, t.fields); err != nil {
+		return err
+	}
+	if t.changes.Load() != nil && !slices.Equal(keyOf(c), keyOf(t.meta.TableConstraints)) {
+		return errUnsupported("changing the primary key of a table that had UPSERT streams (%s)", t.id)
+	}
+	t.meta.TableConstraints = c
+	return nil
+}
+
+// keyOf are the columns of a primary key, none where there is none.
+func keyOf(c *bq.TableConstraints) []string {
+	if c == nil || c.PrimaryKey == nil {
+		return nil
+	}
+	return c.PrimaryKey.Columns
+}
+
+// dropConstraints takes the primary key away, as WRITE_TRUNCATE does and
+// WRITE_TRUNCATE_DATA does not.
+func (s *Server) dropConstraints(t *table) {
+	s.cat.mu.Lock()
+	defer s.cat.mu.Unlock()
+	t.meta.TableConstraints = nil
+	t.version++
+}
+
+// changePartitioning changes the options of a partitioning: what it partitions
+// by stays.
+func (t *table) changePartitioning(tp *bq.TimePartitioning, raw json.RawMessage) error {
+	given, err := present(raw)
 	if err != nil {
 		return err
 	}
-	if part.column != t.part.column || part.unit != t.part.unit {
+	if t.part.column == "" || tp == nil || tp.Field != "" && !strings.EqualFold(tp.Field, t.part.column) || tp.Type != "" && !strings.EqualFold(tp.Type, t.part.unit) {
 		return errInvalid("Cannot change partitioning/clustering of a partitioned/non-partitioned table %s.", t.id)
 	}
-	t.part.filter = part.filter || t.part.filter
+	expiration, err := readExpiration(tp.ExpirationMs)
+	if err != nil {
+		return err
+	}
+	if _, ok := given["expirationMs"]; ok {
+		t.setExpiration(expiration)
+	}
+	if _, ok := given["requirePartitionFilter"]; ok {
+		t.part.filter = tp.RequirePartitionFilter || t.part.filter
+	}
 	return nil
+}
+
+// setExpiration changes how long partitions are kept; the caller holds both locks.
+func (t *table) setExpiration(d time.Duration) {
+	t.part.expiration = d
+	described := *t.meta.TimePartitioning
+	described.ExpirationMs = d.Milliseconds()
+	t.meta.TimePartitioning = &described
 }
 
 // patchLabels merges: a label of null goes, the others stay.
@@ -469,6 +528,11 @@ func (s *Server) changeSchema(ctx context.Context, t *table, change *bq.Table) e
 	if err != nil {
 		return err
 	}
+	if log := t.changes.Load(); log != nil {
+		for _, f := range wanted[len(t.fields):] {
+			steps = append(steps, "ALTER TABLE "+log.pending+" ADD COLUMN "+columnDefinition(f))
+		}
+	}
 	for _, step := range steps {
 		if err := s.store.exec(ctx, step); err != nil {
 			return err
@@ -476,6 +540,9 @@ func (s *Server) changeSchema(ctx context.Context, t *table, change *bq.Table) e
 	}
 	t.meta.Schema = change.Schema
 	if len(steps) > 0 {
+		if len(wanted) > len(t.fields) {
+			t.versions = append(t.versions, schemaVersion{t.fields, s.now()})
+		}
 		t.fields = wanted
 		s.cat.generation++
 	}

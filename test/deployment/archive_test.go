@@ -62,7 +62,7 @@ func sameAsHere(t *testing.T, archive deployment.Archive) {
 			t.Errorf("%s is not the file of the repository: %v", name, err)
 		}
 	}
-	for _, pattern := range []string{"schemas/pipelines/*.yaml", "schemas/*.json", "schemas/postgres/*.sql"} {
+	for _, pattern := range []string{"schemas/pipelines/*.yaml", "schemas/*.json", "schemas/postgres/*.sql", "schemas/bigquery/*"} {
 		here, err := filepath.Glob(filepath.Join("../..", pattern))
 		if err != nil || len(here) == 0 {
 			t.Errorf("%s: nothing is there: %v", pattern, err)
@@ -162,6 +162,7 @@ func TestUnchangedCodeIsNotDeployed(t *testing.T) {
 		{"functions/reverseetl/more.go", []string{"reverse-etl"}},
 		{"shared/telemetry/telemetry.go", []string{"dedup", "extract", "reverse-etl"}},
 		{"schemas/pipelines/more.yaml", []string{"dedup", "extract", "reverse-etl"}},
+		{"schemas/bigquery/messaging/tags.json", []string{"dedup", "extract", "reverse-etl"}},
 		{"schemas/postgres/99999_more.sql", []string{"dedup", "extract", "reverse-etl"}},
 		{"go.sum", []string{"dedup", "extract", "reverse-etl"}},
 	}

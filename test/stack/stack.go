@@ -1,5 +1,5 @@
-// Package stack is Tidemark on one machine: a throw-away Postgres, the BigQuery and
-// Pub/Sub emulators, and the program functions/local as a process of its own, which
+// Package stack is Tidemark on one machine: a throw-away Postgres, the BigQuery, Cloud
+// Storage and Pub/Sub emulators, and the program functions/local as a process of its own, which
 // serves the real functions, keeps the schedules and delivers the pushes. They find
 // each other by the environment variables of DESIGN.md and speak over the network alone.
 package stack
@@ -28,10 +28,14 @@ import (
 	"github.com/tidemark-data/tidemark/test/child"
 	"github.com/tidemark-data/tidemark/test/postgres"
 	"github.com/tidemark-data/tidemark/test/pubsub"
+	"github.com/tidemark-data/tidemark/test/storage"
 )
 
 // Project is the Google Cloud project of every stack.
 const Project = "local"
+
+// StagingBucket is the bucket of every stack that load jobs read from.
+const StagingBucket = "tidemark-staging"
 
 const (
 	functionsPackage = "github.com/tidemark-data/tidemark/functions/local"
@@ -65,6 +69,7 @@ type Stack struct {
 	options   Options
 	folder    string // of the program, if we built it
 	postgres  *postgres.Server
+	storage   *storage.Server
 	bigquery  *bigquery.Server
 	pubsub    *pubsub.Server
 	functions *child.Process
@@ -89,7 +94,7 @@ func Start(ctx context.Context, options Options) (*Stack, error) {
 
 func (s *Stack) start(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		s.startPostgres, s.startBigQuery, s.startPubSub, s.build, s.choosePort,
+		s.startPostgres, s.startStorage, s.startBigQuery, s.startPubSub, s.build, s.choosePort,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -122,8 +127,13 @@ func (s *Stack) startPostgres(ctx context.Context) (err error) {
 	return s.options.Prepare(ctx, s.DatabaseURL())
 }
 
+func (s *Stack) startStorage(ctx context.Context) (err error) {
+	s.storage, err = storage.Start(ctx, storage.Options{Buckets: []string{StagingBucket}})
+	return err
+}
+
 func (s *Stack) startBigQuery(ctx context.Context) (err error) {
-	s.bigquery, err = bigquery.Start(ctx, bigquery.Options{})
+	s.bigquery, err = bigquery.Start(ctx, bigquery.Options{CloudStorageHost: s.storage.Host()})
 	return err
 }
 
@@ -206,6 +216,9 @@ func (s *Stack) Stop() error {
 	if s.bigquery != nil {
 		err = errors.Join(err, s.bigquery.Close())
 	}
+	if s.storage != nil {
+		err = errors.Join(err, s.storage.Close())
+	}
 	if s.postgres != nil {
 		err = errors.Join(err, s.postgres.Stop())
 	}
@@ -220,6 +233,9 @@ func (s *Stack) Postgres() *postgres.Server { return s.postgres }
 
 // BigQuery is the BigQuery emulator.
 func (s *Stack) BigQuery() *bigquery.Server { return s.bigquery }
+
+// Storage is the Cloud Storage emulator, with the bucket StagingBucket.
+func (s *Stack) Storage() *storage.Server { return s.storage }
 
 // BigQueryClient is Google's client, of the emulator.
 func (s *Stack) BigQueryClient(ctx context.Context) (*bigqueryapi.Client, error) {
@@ -247,6 +263,8 @@ func (s *Stack) Environment() []string {
 		"BIGQUERY_EMULATOR_HOST=" + s.bigquery.RESTHost(),
 		"BIGQUERY_STORAGE_EMULATOR_HOST=" + s.bigquery.StorageHost(),
 		"PUBSUB_EMULATOR_HOST=" + s.pubsub.Host(),
+		"STORAGE_EMULATOR_HOST=" + s.storage.Host(),
+		"TIDEMARK_STAGING_BUCKET=" + StagingBucket,
 		"PORT=" + strconv.Itoa(s.options.Port),
 	}
 	if s.options.Pipelines != "" {

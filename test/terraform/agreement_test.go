@@ -133,11 +133,19 @@ func TestFunctions(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	elsewhere := []string{ // for laptops and tests, or instead of the connector
-		"DATABASE_URL", "CONTROL_DATABASE_URL", "TIDEMARK_PIPELINES", "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST",
+		"DATABASE_URL", "CONTROL_DATABASE_URL", "TIDEMARK_PIPELINES", "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST", "STORAGE_EMULATOR_HOST",
 	}
 	others := []string{"LOG_LEVEL", "CLOUD_RUN_TIMEOUT_SECONDS"} // read by the handler and by the framework
-	for name, environment := range local[map[string]map[string]string](t, evaluate(t, base("")), "function_environment") {
-		read := map[string]bool{}
+	variables := base(hashing(t))
+	variables["hash_key"] = cty.StringVal("projects/p/secrets/s/versions/12")
+	v := evaluate(t, variables)
+	functions, secrets := local[map[string]function](t, v, "functions"), local[map[string]map[string]any](t, v, "function_secrets")
+	for name, environment := range local[map[string]map[string]string](t, v, "function_environment") {
+		environment["FUNCTION_TARGET"] = functions[name].EntryPoint
+		for variable := range secrets[name] {
+			environment[variable] = strings.Repeat("5a", 32)
+		}
+		read := map[string]bool{"FUNCTION_TARGET": true}
 		config, err := instance.Load(func(variable string) string {
 			read[variable] = true
 			return environment[variable]
@@ -156,6 +164,68 @@ func TestEnvironment(t *testing.T) {
 		if diff := cmp.Diff(source, config.Source); diff != "" {
 			t.Errorf("database of %s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// hashing is a folder with a pipeline that needs all that Extract can be given.
+func hashing(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	file := "pipeline: p\ndestination: {dataset: d}\ntables: [{name: t, capture: {method: snapshot}, write: replace, columns: {hash: [mail]}}]\n"
+	if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestHashKey: Extract has the key where a pipeline hashes, and no other function and
+// nowhere else.
+func TestHashKey(t *testing.T) {
+	t.Parallel()
+	for _, folder := range append(folders(t), hashing(t)) {
+		want := map[string]map[string]map[string]string{"extract": {}, "dedup": {}, "reverse-etl": {}}
+		for _, p := range pipelines(t, folder) {
+			if slices.ContainsFunc(p.Tables, func(t pipeline.Table) bool { return len(t.Columns.Hash) > 0 }) {
+				want["extract"]["TIDEMARK_HASH_KEY"] = map[string]string{"project": "vault", "secret": "s", "version": "12"}
+			}
+		}
+		variables := base(folder)
+		variables["hash_key"] = cty.StringVal("projects/vault/secrets/s/versions/12")
+		if diff := cmp.Diff(want, local[map[string]map[string]map[string]string](t, evaluate(t, variables), "function_secrets")); diff != "" {
+			t.Errorf("%s: local.function_secrets (-in Go +in Terraform):\n%s", folder, diff)
+		}
+	}
+}
+
+// TestContracts: the contracts beside the pipeline files are built into every function,
+// where it reads them.
+func TestContracts(t *testing.T) {
+	t.Parallel()
+	folder := hashing(t)
+	contract := pipeline.ContractFile("p", "t")
+	if err := os.MkdirAll(filepath.Join(folder, filepath.Dir(contract)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, contract), []byte(`[{"name": "mail", "type": "STRING"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if pipelines(t, folder)[0].Tables[0].Contract == nil {
+		t.Errorf("the functions do not read %s", contract)
+	}
+	archives, err := evaluate(t, base(folder)).Archives()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, archive := range archives {
+		if archive["schemas/"+contract] == "" {
+			t.Errorf("%s is built without schemas/%s", name, contract)
+		}
+		if archive["schemas/bigquery/README.md"] == "" {
+			t.Errorf("%s is built without a file that is always in schemas/bigquery", name)
+		}
+	}
+	if len(archives) == 0 {
+		t.Error("there are no archives")
 	}
 }
 

@@ -179,6 +179,8 @@ func TestValidations(t *testing.T) {
 		{"a continent", map[string]cty.Value{"region": cty.StringVal("EU")}, "region: write a region"},
 		{"a location in small letters", map[string]cty.Value{"location": cty.StringVal("eu")}, "location: write EU, US or a region"},
 		{"a level that there is not", map[string]cty.Value{"log_level": cty.StringVal("loud")}, "log_level: write debug"},
+		{"a key", map[string]cty.Value{"hash_key": cty.StringVal("projects/p/secrets/s/versions/12")}, ""},
+		{"whichever key is the latest", map[string]cty.Value{"hash_key": cty.StringVal("projects/p/secrets/s/versions/latest")}, "hash_key: write projects/"},
 		{"a label in capitals", map[string]cty.Value{"labels": object("Team", "data")}, "labels: lower-case"},
 		{"our own label", map[string]cty.Value{"labels": object("managed-by", "me")}, "labels: lower-case"},
 		{"a function that there is not", map[string]cty.Value{"functions": object("verify", cty.EmptyObjectVal)}, "functions: the names are"},

@@ -83,6 +83,8 @@ func notInBigQuery() []googlesql.LanguageFeature {
 // released set.
 func alsoInBigQuery() []googlesql.LanguageFeature {
 	return []googlesql.LanguageFeature{
+		googlesql.LanguageFeatureFeatureAlterColumnSetDataType,
+		googlesql.LanguageFeatureFeatureAlterTableRenameColumn,
 		googlesql.LanguageFeatureFeatureQualify,
 		googlesql.LanguageFeatureFeatureAllowDashesInTableName,
 		googlesql.LanguageFeatureFeatureIntervalType,

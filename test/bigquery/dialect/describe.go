@@ -32,6 +32,12 @@ type Statement struct {
 	ClusterBy []string
 	// Options are the texts of OPTIONS (name = expression), names in lower case.
 	Options map[string]string
+	// Rename is the new name of ALTER TABLE .. RENAME TO.
+	Rename string
+	// Retyped are the columns of ALTER COLUMN .. SET DATA TYPE, with the new type,
+	// and Relaxed those of ALTER COLUMN .. DROP NOT NULL.
+	Retyped []ColumnDef
+	Relaxed []string
 }
 
 // ColumnDef is a column of CREATE TABLE.
@@ -295,28 +301,66 @@ func (p *parser) drop(st *Statement) {
 	p.accept("RESTRICT")
 }
 
-// alter knows ALTER TABLE t SET OPTIONS and ADD COLUMN.
+// alter knows of ALTER TABLE what Statement has members for. RENAME TO and SET
+// OPTIONS stand alone; other actions may be several.
 func (p *parser) alter(st *Statement) {
 	p.expect("ALTER", "TABLE")
 	st.Kind = "ALTER_TABLE"
 	st.IfExists = p.accept("IF", "EXISTS")
 	st.Target = target(p.tablePath())
-	if p.accept("SET") {
+	switch {
+	case p.accept("SET"):
 		if !p.is("OPTIONS") {
 			p.unexpected()
 		}
 		st.Options = p.options()
 		return
+	case p.accept("RENAME", "TO"):
+		path := p.tablePath()
+		if len(path.parts) != 1 {
+			reject(path.position, "The new name of a table must not be qualified")
+		}
+		st.Rename = path.parts[0]
+		return
 	}
 	for {
-		at := p.peek()
-		if !p.accept("ADD", "COLUMN") {
-			refuse(at.position(), "ALTER TABLE %s", strings.ToUpper(fmt.Sprint(at.text, " ", p.peekAt(1).text)))
-		}
-		st.IfNotExists = p.accept("IF", "NOT", "EXISTS") || st.IfNotExists
-		st.Columns = append(st.Columns, p.columnDef(st))
+		p.alterAction(st)
 		if !p.accept(",") {
 			return
 		}
+	}
+}
+
+func (p *parser) alterAction(st *Statement) {
+	at := p.peek()
+	switch {
+	case p.accept("ADD", "COLUMN"):
+		st.IfNotExists = p.accept("IF", "NOT", "EXISTS") || st.IfNotExists
+		st.Columns = append(st.Columns, p.columnDef(st))
+	case p.is("ADD", "PRIMARY", "KEY"):
+		p.expect("ADD")
+		p.primaryKey(st)
+	case p.accept("ALTER", "COLUMN"):
+		p.alterColumn(st)
+	default:
+		refuse(at.position(), "ALTER TABLE %s", strings.ToUpper(fmt.Sprint(at.text, " ", p.peekAt(1).text)))
+	}
+}
+
+func (p *parser) alterColumn(st *Statement) {
+	if p.is("IF", "EXISTS") {
+		refuse(p.peek().position(), "ALTER COLUMN IF EXISTS")
+	}
+	name := p.identifier()
+	at := p.peek()
+	switch {
+	case p.accept("SET", "DATA", "TYPE"):
+		begin := p.at
+		p.typeName()
+		st.Retyped = append(st.Retyped, ColumnDef{Name: name, Type: p.textFrom(begin)})
+	case p.accept("DROP", "NOT", "NULL"):
+		st.Relaxed = append(st.Relaxed, name)
+	default:
+		refuse(at.position(), "ALTER COLUMN %s", strings.ToUpper(fmt.Sprint(at.text, " ", p.peekAt(1).text)))
 	}
 }

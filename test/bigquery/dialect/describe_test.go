@@ -39,6 +39,9 @@ func TestDescribe(t *testing.T) {
 		{"CREATE SCHEMA IF NOT EXISTS `p.d`", Statement{Kind: "CREATE_SCHEMA", Target: [3]string{"p", "d", ""}, IfNotExists: true}},
 		{"DROP SCHEMA d CASCADE", Statement{Kind: "DROP_SCHEMA", Target: [3]string{"", "d", ""}, Cascade: true}},
 		{"ALTER TABLE d.t SET OPTIONS (max_staleness = INTERVAL 1 MINUTE)", Statement{Kind: "ALTER_TABLE", Target: [3]string{"", "d", "t"}, Options: map[string]string{"max_staleness": "INTERVAL 1 MINUTE"}}},
+		{"ALTER TABLE IF EXISTS d.t RENAME TO u", Statement{Kind: "ALTER_TABLE", Target: [3]string{"", "d", "t"}, IfExists: true, Rename: "u"}},
+		{"ALTER TABLE t ADD PRIMARY KEY (a, b) NOT ENFORCED", Statement{Kind: "ALTER_TABLE", Target: [3]string{"", "", "t"}, PrimaryKey: []string{"a", "b"}}},
+		{"ALTER TABLE t ALTER COLUMN a SET DATA TYPE NUMERIC, ALTER COLUMN b DROP NOT NULL", Statement{Kind: "ALTER_TABLE", Target: [3]string{"", "", "t"}, Retyped: []ColumnDef{{Name: "a", Type: "NUMERIC"}}, Relaxed: []string{"b"}}},
 		{"ALTER TABLE d.t ADD COLUMN IF NOT EXISTS a INT64, ADD COLUMN b STRING", Statement{Kind: "ALTER_TABLE", Target: [3]string{"", "d", "t"}, IfNotExists: true, Columns: []ColumnDef{{Name: "a", Type: "INT64"}, {Name: "b", Type: "STRING"}}}},
 	} {
 		got, err := Describe(tc.sql)
@@ -55,12 +58,14 @@ func TestDescribe(t *testing.T) {
 func TestDescribeRefuses(t *testing.T) {
 	t.Parallel()
 	for sql, name := range map[string]string{
-		"CREATE FUNCTION f() AS (1)":             "CREATE FUNCTION",
-		"CREATE MATERIALIZED VIEW v AS SELECT 1": "CREATE MATERIALIZED",
-		"DROP INDEX i":                           "DROP INDEX",
-		"ALTER TABLE t DROP COLUMN a":            "ALTER TABLE DROP COLUMN",
-		"CREATE TABLE t LIKE u":                  "CREATE TABLE LIKE",
-		"EXPORT DATA OPTIONS () AS SELECT 1":     "statement EXPORT",
+		"CREATE FUNCTION f() AS (1)":                "CREATE FUNCTION",
+		"CREATE MATERIALIZED VIEW v AS SELECT 1":    "CREATE MATERIALIZED",
+		"DROP INDEX i":                              "DROP INDEX",
+		"ALTER TABLE t DROP COLUMN a":               "ALTER TABLE DROP COLUMN",
+		"ALTER TABLE t RENAME COLUMN a TO b":        "ALTER TABLE RENAME COLUMN",
+		"ALTER TABLE t ALTER a SET DATA TYPE INT64": "ALTER TABLE ALTER A",
+		"CREATE TABLE t LIKE u":                     "CREATE TABLE LIKE",
+		"EXPORT DATA OPTIONS () AS SELECT 1":        "statement EXPORT",
 	} {
 		_, err := Describe(sql)
 		var u *Unsupported

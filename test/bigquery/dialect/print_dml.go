@@ -30,8 +30,13 @@ func columnType(at position, r *relation, name string) typ {
 
 // assigned prints a value for a column: DEFAULT, or an expression coerced.
 func (e *printer) assigned(s *scope, x expr, t typ) string {
-	if _, ok := x.(*defaultValue); ok {
+	switch x := x.(type) {
+	case *defaultValue:
 		return "DEFAULT"
+	case *arrayOfExprs:
+		if len(x.items) == 0 && x.elem == nil && t.kind == kindArray {
+			return "CAST([] AS " + t.duck() + ")"
+		}
 	}
 	return e.assignable(x.pos(), e.expr(s, x), t).sql
 }
@@ -39,7 +44,11 @@ func (e *printer) assigned(s *scope, x expr, t typ) string {
 // assignable coerces as BigQuery's DML does; a literal follows the column.
 func (e *printer) assignable(at position, v value, t typ) value {
 	if t.kind == kindFloat64 || v.typ.kind != kindFloat64 || t.kind == kindUnknown || v.lit != nil {
-		return e.coerce(at, v, t)
+		v = e.coerce(at, v, t)
+		if t.kind == kindArray { // BigQuery stores no NULL array
+			v.sql = "coalesce(" + v.sql + ", [])"
+		}
+		return v
 	}
 	reject(at, "Value of type %s cannot be assigned to a column of type %s", v.typ, t)
 	return value{}

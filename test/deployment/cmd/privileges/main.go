@@ -111,6 +111,7 @@ type change struct {
 			Sub        string `json:"subscription"`
 			Service    string `json:"service"`
 			Bucket     string `json:"bucket"`
+			Secret     string `json:"secret_id"`
 			Repository string `json:"repository"`
 			Account    string `json:"service_account_id"`
 			Condition  []struct {
@@ -128,7 +129,7 @@ func (c *change) grant() grant {
 	}
 	held := cmp.Or(
 		name("dataset", a.Dataset), name("topic", a.Topic), name("subscription", a.Sub), name("function", a.Service),
-		name("bucket", a.Bucket), name("repository", a.Repository), name("account", a.Account), name("project", a.Project),
+		name("bucket", a.Bucket), name("secret", a.Secret), name("repository", a.Repository), name("account", a.Account), name("project", a.Project),
 	)
 	for _, condition := range a.Condition {
 		held += ", only: " + condition.Title
