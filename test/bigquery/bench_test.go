@@ -91,8 +91,12 @@ func BenchmarkDeleteOfTwoMonths(b *testing.B) {
 	str, i64 := descriptorpb.FieldDescriptorProto_TYPE_STRING, descriptorpb.FieldDescriptorProto_TYPE_INT64
 	table := e.table(b, e.dataset(b, "bench"), "log", &gcp.TableMetadata{
 		Schema: gcp.Schema{
-			{Name: "id", Type: gcp.IntegerFieldType, Required: true}, {Name: "name", Type: gcp.StringFieldType}, {Name: "amount", Type: gcp.NumericFieldType},
-			{Name: "day", Type: gcp.TimestampFieldType}, {Name: "doc", Type: gcp.JSONFieldType}, {Name: "_version", Type: gcp.StringFieldType, Required: true},
+			{Name: "id", Type: gcp.IntegerFieldType, Required: true},
+			{Name: "name", Type: gcp.StringFieldType},
+			{Name: "amount", Type: gcp.NumericFieldType},
+			{Name: "day", Type: gcp.TimestampFieldType},
+			{Name: "doc", Type: gcp.JSONFieldType},
+			{Name: "_version", Type: gcp.StringFieldType, Required: true},
 		},
 		TimePartitioning: &gcp.TimePartitioning{Field: "day", Type: gcp.MonthPartitioningType},
 	})

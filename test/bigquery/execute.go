@@ -264,7 +264,7 @@ func (s *Server) change(ctx context.Context, conn *sql.Conn, t *table, p *prepar
 	// What is returned of a changed row is where it is now; where it left, or
 	// was deleted, there are fewer.
 	for id := range before {
-		touched[id] = touched[id] || false
+		touched[id] = touched[id] || before[id].rows > after[id].rows
 	}
 	for id := range after {
 		touched[id] = touched[id] || before[id].rows < after[id].rows

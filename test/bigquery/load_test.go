@@ -454,6 +454,14 @@ func TestBadRows(t *testing.T) {
 			t.Fatalf("%s: %d rows", bad, n)
 		}
 	}
+	left := loader(table, l.put(t, "left.json", `{"k":5,"b":true,"s":"left","n":"99999999999999999999","a":["left"],"r":{"x":1},"d":"bad"}`+"\n"+`{"k":6}`))
+	source(left).MaxBadRecords = 1
+	mustLoad(t, left)
+	none := []gcp.Value{}
+	want := [][]gcp.Value{{int64(6), nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, none, none, none, nil, nil, nil}}
+	if diff := cmp.Diff(want, l.query(t, "SELECT * FROM shop.every WHERE k > 1"), compareValues); diff != "" {
+		t.Errorf("the row after a bad one (-want +got):\n%s", diff)
+	}
 	load := loader(table, l.put(t, "unknown.json", `{"k":1,"x":{"y":[1]},"r":{"x":1,"nope":2}}`))
 	source(load).IgnoreUnknownValues = true
 	if stats := mustLoad(t, load); stats.OutputRows != 1 {
@@ -543,13 +551,19 @@ func TestSourceURIs(t *testing.T) {
 	}
 	wantFailed(t, loader(table, text, "gs://staging/run-1/*"), "invalid")        // compressed and not
 	wantFailed(t, loader(table, text, "gs://staging/run-2/*"), "notImplemented") // twice
+	for i := range 1001 { // more than a page of a listing has
+		l.put(t, fmt.Sprintf("many/%d", i), `{"id":1}`)
+	}
+	if stats := mustLoad(t, loader(table, "gs://staging/many/*")); stats.InputFiles != 1001 || stats.OutputRows != 1001 {
+		t.Errorf("statistics: %+v", stats)
+	}
 	many := make([]string, 10_001)
 	for i := range many {
 		many[i] = text
 	}
 	_, err := runLoad(t, loader(table, many...))
 	wantCode(t, err, http.StatusBadRequest, "invalid")
-	if n := l.count(t, "t"); n != 25 {
+	if n := l.count(t, "t"); n != 25+1001 {
 		t.Errorf("%d rows", n)
 	}
 	l.objects.Intercept(func(c storage.Call) error {
@@ -802,7 +816,7 @@ func (l *loads) writeOne(t *testing.T, table *gcp.Table) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer ms.Close() //nolint:errcheck // io.EOF is how it ends
+	defer ms.Close()
 	result, err := ms.AppendRows(t.Context(), [][]byte{simpleRow(1, "a")})
 	if err != nil {
 		return 0, err

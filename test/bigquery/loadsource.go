@@ -303,7 +303,7 @@ func (r *rowLoader) record(line []byte, position int64, o storedObject) error {
 				Message: fmt.Sprintf("Error while reading data, error message: JSON parsing error in row starting at position %d: %s File: %s", position, bad.problem, o.uri()),
 			})
 		}
-		if r.out.bad > r.maxBad+1 {
+		if r.out.bad > r.maxBad {
 			return errInvalid("Error while reading data, error message: JSON table encountered too many errors, giving up. Rows: %d; errors: %d. Please look into the errors[] collection for more details.", r.records, r.out.bad)
 		}
 		return nil

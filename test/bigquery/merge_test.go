@@ -50,8 +50,10 @@ const mergeItems = "MERGE `test-project.shop.items` AS t USING (SELECT v.* FROM 
 func mergeParameters() []gcp.QueryParameter {
 	at := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
 	return []gcp.QueryParameter{
-		{Name: "since", Value: at}, {Name: "until", Value: at.Add(time.Hour)},
-		{Name: "from0", Value: civil.Date{Year: 2026, Month: 10, Day: 1}}, {Name: "to0", Value: civil.Date{Year: 2026, Month: 11, Day: 1}},
+		{Name: "since", Value: at},
+		{Name: "until", Value: at.Add(time.Hour)},
+		{Name: "from0", Value: civil.Date{Year: 2026, Month: 10, Day: 1}},
+		{Name: "to0", Value: civil.Date{Year: 2026, Month: 11, Day: 1}},
 	}
 }
 

@@ -115,7 +115,7 @@ func (s *Server) partitionStates(ctx context.Context, q querier, t *table, colum
 		out, where = all, " WHERE "+t.part.among(all, keep)
 	}
 	_, format := t.part.layout()
-	rows, err := q.QueryContext(ctx, fmt.Sprintf("SELECT coalesce(strftime(p, '%s'), '__NULL__'), n, b FROM (SELECT %s AS p, count(*) AS n, %s AS b FROM %s%s GROUP BY 1)", //nolint:gosec // identifiers are quoted
+	rows, err := q.QueryContext(ctx, fmt.Sprintf("SELECT coalesce(strftime(p, '%s'), '__NULL__'), n, b FROM (SELECT %s AS p, count(*) AS n, %s AS b FROM %s%s GROUP BY 1)",
 		format, t.part.startSQL(), size, t.real(), where))
 	if err != nil {
 		return nil, duckError(err)

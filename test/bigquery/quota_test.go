@@ -7,6 +7,7 @@ import (
 	"time"
 
 	gcp "cloud.google.com/go/bigquery"
+
 	"github.com/tidemark-data/tidemark/test/bigquery"
 )
 

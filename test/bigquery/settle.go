@@ -63,10 +63,10 @@ func (s *Server) expire(ctx context.Context, t *table) error {
 		return err
 	}
 	limit := "make_timestamp(" + strconv.FormatInt(kept, 10) + ")"
-	switch part.kind {
-	case kindDate:
+	if part.kind == kindDate {
 		limit = "CAST(" + limit + " AS DATE)"
-	case kindTimestamp:
+	}
+	if part.kind == kindTimestamp {
 		limit = strings.Replace(limit, "make_timestamp", "make_timestamptz", 1)
 	}
 	return s.store.exec(context.WithoutCancel(ctx), "DELETE FROM "+t.real()+" WHERE "+quoteIdent(part.column)+" < "+limit)
