@@ -29,9 +29,6 @@ type Config struct {
 	Control   cloudsql.Config
 	Warehouse warehouse.Config
 	Pipelines []pipeline.Pipeline
-	// StagingBucket is where load jobs find their files; "" for none. Its client reads
-	// STORAGE_EMULATOR_HOST itself.
-	StagingBucket string
 	// HashKey is what columns are hashed with: at least minHashKey bytes, or none.
 	HashKey []byte
 }
@@ -114,8 +111,8 @@ const extractTarget = "Extract"
 // with it.
 func (c *Config) landing(getenv func(string) string) []string {
 	var problems []string
-	c.StagingBucket = getenv("TIDEMARK_STAGING_BUCKET")
-	if c.StagingBucket != "" && (c.Warehouse.Host == "") != (getenv("STORAGE_EMULATOR_HOST") == "") {
+	c.Warehouse.StagingBucket = getenv("TIDEMARK_STAGING_BUCKET")
+	if c.Warehouse.StagingBucket != "" && (c.Warehouse.Host == "") != (getenv("STORAGE_EMULATOR_HOST") == "") {
 		problems = append(problems, "environment: one of BIGQUERY_EMULATOR_HOST and STORAGE_EMULATOR_HOST is set, so that load jobs would not find their files; set both, or neither")
 	}
 	var err error
@@ -133,7 +130,7 @@ func (c *Config) missing() []string {
 			problems = append(problems, pipeline.Problem{File: p.File, Line: t.Line, What: fmt.Sprintf("table %q %s", t.Name, what), Remedy: remedy}.String())
 		}
 		for _, t := range p.Tables {
-			if t.Write == pipeline.WriteReplace && c.StagingBucket == "" {
+			if t.Write == pipeline.WriteReplace && c.Warehouse.StagingBucket == "" {
 				need(t, "is written by load jobs, which need a bucket, and TIDEMARK_STAGING_BUCKET is not set", "set it to a bucket in the location of the dataset, or write: merge")
 			}
 			if len(t.Columns.Hash) > 0 && c.HashKey == nil {

@@ -77,7 +77,7 @@ func TestLoad(t *testing.T) {
 				"TIDEMARK_HASH_KEY": strings.Repeat("0a", 32) + "\n",
 			},
 			instance.Config{
-				Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p"}, StagingBucket: "b",
+				Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p", StagingBucket: "b"},
 				HashKey: bytes.Repeat([]byte{10}, 32),
 			},
 		},
@@ -87,7 +87,7 @@ func TestLoad(t *testing.T) {
 				"GOOGLE_CLOUD_PROJECT": "p", "DATABASE_URL": "postgres://u@h/d", "BIGQUERY_EMULATOR_HOST": "a:1", "BIGQUERY_STORAGE_EMULATOR_HOST": "a:2",
 				"TIDEMARK_STAGING_BUCKET": "b", "STORAGE_EMULATOR_HOST": "a:3",
 			},
-			instance.Config{Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p", Host: "a:1", StorageHost: "a:2"}, StagingBucket: "b"},
+			instance.Config{Source: url, Control: control(url), Warehouse: warehouse.Config{Project: "p", Host: "a:1", StorageHost: "a:2", StagingBucket: "b"}},
 		},
 		{
 			"the control plane apart",

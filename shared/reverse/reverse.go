@@ -76,6 +76,8 @@ func (r *Runner) check(m tick.Message) error {
 	switch {
 	case m.Full:
 		return fault.Fix(errors.New("full is not served by ReverseETL: every run compares the whole result with the table"), "send the message without full")
+	case m.Retry:
+		return fault.Fix(errors.New("retry is not served by ReverseETL: every run tries every row"), "send the message without retry")
 	case m.Sync != "" && !sync:
 		return tick.Unknown("sync", m.Sync, names)
 	case m.Table != "" && !table:

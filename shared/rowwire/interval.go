@@ -41,7 +41,7 @@ func appendInterval(b, v []byte, typed bool) ([]byte, Reason) {
 	if micros < 0 {
 		b = append(b, '-')
 	}
-	micros = int64(abs(micros)) //nolint:gosec // in range
+	micros = int64(abs(micros))
 	b = strconv.AppendInt(b, micros/microsPerHour, 10)
 	b = strconv.AppendInt(append(b, ':'), micros%microsPerHour/microsPerMinute, 10)
 	return appendSeconds(append(b, ':'), micros%microsPerMinute), 0
@@ -91,7 +91,7 @@ func appendPart(b []byte, n int64, unit byte) []byte {
 // appendSeconds appends microseconds as seconds, without zeros that say nothing.
 func appendSeconds(b []byte, micros int64) []byte {
 	b = strconv.AppendInt(b, micros/microsPerSecond, 10)
-	return appendFraction(b, uint64(micros%microsPerSecond)) //nolint:gosec // not negative
+	return appendFraction(b, uint64(micros%microsPerSecond))
 }
 
 // abs is exact for every number.

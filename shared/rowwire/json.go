@@ -247,7 +247,7 @@ func unescape(s []byte) []byte {
 }
 
 const (
-	shortDigits    = 5  // decimals of so many digits, zeros before them included, all come out of Grisu2 as they are
+	shortDigits    = 4  // decimals of so many digits, zeros before them included, all come out of Grisu2 as they are
 	exactDigits    = 15 // so many digits are an integer that float64 has
 	exactPower     = 22 // and so is this power of ten
 	shortestDigits = 17 // neither Grisu2 nor the shortest text of a float64 has more

@@ -120,7 +120,7 @@ func readNumericInt(v []byte) (int64, Reason) {
 	}
 	switch {
 	case sign == numericNegative && n <= 1<<63:
-		return -int64(n), 0 //nolint:gosec // -2^63 comes out of 2^63 too
+		return -int64(n), 0 // -2^63 comes out of 2^63 too
 	case sign == numericPositive && n < 1<<63:
 		return int64(n), 0
 	}

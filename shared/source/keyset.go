@@ -10,9 +10,10 @@ import (
 	"github.com/tidemark-data/tidemark/shared/catalog"
 )
 
-func (r *watermarkRead) bindCursor(ctx context.Context, cursor []string) error {
-	for i, value := range cursor {
-		if err := r.bind(ctx, r.w.atName(i), value); err != nil {
+// bindKeyset binds the values of a keyset to the names.
+func (r *watermarkRead) bindKeyset(ctx context.Context, bindings func(int) string, texts []string) error {
+	for i, text := range texts {
+		if err := r.bind(ctx, bindings(i), text); err != nil {
 			return err
 		}
 	}
@@ -24,6 +25,9 @@ func (w *Watermark) atName(n int) string { return w.setting("at_" + strconv.Itoa
 
 // uptoName is the setting that the n-th value of where a read ends is bound to.
 func (w *Watermark) uptoName(n int) string { return w.setting("upto_" + strconv.Itoa(n)) }
+
+// nextName is the setting that the n-th value of the next cursor is bound to.
+func (w *Watermark) nextName(n int) string { return w.setting("next_" + strconv.Itoa(n)) }
 
 // keysetExprs are (cursor, key) as they are selected.
 func (w *Watermark) keysetExprs() []string {
@@ -65,15 +69,16 @@ func (w *Watermark) boundSQL(bindings func(int) string) string {
 	return "(" + strings.Join(out, ", ") + ")"
 }
 
-// lookbackSQL keeps rows at or above the lower bound; every row without one.
-func (r *watermarkRead) lookbackSQL(ctx context.Context, lower *int64) (string, error) {
+// lookbackSQL keeps rows at or above the lower bound, which is bound to the name; every
+// row without one.
+func (r *watermarkRead) lookbackSQL(ctx context.Context, name string, lower *int64) (string, error) {
 	if lower == nil {
 		return "true", nil
 	}
-	if err := r.bind(ctx, r.w.setting("lower"), r.w.family.text(*lower)); err != nil {
+	if err := r.bind(ctx, r.w.setting(name), r.w.family.text(*lower)); err != nil {
 		return "", err
 	}
-	return catalog.Quote(r.w.Cursor) + " >= " + bound(r.w.setting("lower"), r.w.Table.Stored(r.w.Cursor).Base), nil
+	return catalog.Quote(r.w.Cursor) + " >= " + bound(r.w.setting(name), r.w.Table.Stored(r.w.Cursor).Base), nil
 }
 
 // wideXmin is the 64-bit id of the transaction that wrote a row. Ids of rows

@@ -239,10 +239,8 @@ func (r *watermarkRead) sift(ctx context.Context, rows *rowwire.Transcoder, resu
 		if err != nil {
 			return nil, err
 		}
-		for i, text := range upto {
-			if err := r.bind(ctx, r.w.uptoName(i), text); err != nil {
-				return nil, err
-			}
+		if err := r.bindKeyset(ctx, r.w.uptoName, upto); err != nil {
+			return nil, err
 		}
 		conditions = append(conditions, r.fresh+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL(r.w.uptoName))
 	}
@@ -284,7 +282,7 @@ func (r *watermarkRead) order() string {
 func (r *watermarkRead) prepare(ctx context.Context) error {
 	p := r.previous
 	if p != nil && p.Cursor != nil {
-		if err := r.bindCursor(ctx, p.Cursor); err != nil {
+		if err := r.bindKeyset(ctx, r.w.atName, p.Cursor); err != nil {
 			return err
 		}
 		r.fresh = r.w.keysetSQL() + " > " + r.w.boundSQL(r.w.atName) + r.w.filterSQL()
@@ -316,7 +314,7 @@ func (r *watermarkRead) prepareLate(ctx context.Context) error {
 	}
 	var branches []string
 	if p.Cursor != nil {
-		within, err := r.lookbackSQL(ctx, p.Fence.lower())
+		within, err := r.lookbackSQL(ctx, "lower", p.Fence.lower())
 		if err != nil {
 			return err
 		}
@@ -388,21 +386,22 @@ func (r *watermarkRead) attached(ctx context.Context, p *Position) error {
 }
 
 // see records which transactions above the oldest running one are visible in
-// the part of the table that the next read will look back on.
+// the part of the table that the next read will look back on. What it binds has names of
+// its own: a feed reads the rows of this read after it.
 func (r *watermarkRead) see(ctx context.Context, p *Position) error {
 	if !r.moment().doubtful() {
 		return nil // all below the snapshot's end is visible
 	}
 	var branches []string
 	if p.Cursor != nil {
-		within, err := r.lookbackSQL(ctx, p.Fence.lower())
+		within, err := r.lookbackSQL(ctx, "next_lower", p.Fence.lower())
 		if err != nil {
 			return err
 		}
-		if err := r.bindCursor(ctx, p.Cursor); err != nil {
+		if err := r.bindKeyset(ctx, r.w.nextName, p.Cursor); err != nil {
 			return err
 		}
-		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL(r.w.atName))
+		branches = append(branches, within+" AND "+r.w.keysetSQL()+" <= "+r.w.boundSQL(r.w.nextName))
 	}
 	if !r.w.Table.Stored(r.w.Cursor).NotNull {
 		branches = append(branches, catalog.Quote(r.w.Cursor)+" IS NULL")

@@ -192,6 +192,13 @@ func (c *Client) load(ctx context.Context, t *Table, b Batch) error {
 	return err
 }
 
+// Abandon frees what a batch that will never be committed takes up.
+func (c *Client) Abandon(ctx context.Context, b Batch) {
+	if b.loaded() {
+		c.forget(ctx, b)
+	}
+}
+
 // forget removes the objects of a batch. Those it does not reach the bucket's own rule
 // removes within days.
 func (c *Client) forget(ctx context.Context, b Batch) {

@@ -149,7 +149,7 @@ func run(b *testing.B, c *instance.Connections, sink *discard.Server, url string
 
 func extractOnce(b *testing.B, c *instance.Connections) {
 	b.Helper()
-	r := extract.Runner{Dispatcher: c.Dispatcher(tick.TopicExtract), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	r := extract.Runner{Dispatcher: c.Dispatcher(tick.TopicExtract), Source: c.Source, Control: c.Control, Warehouse: c.Warehouse, HashKey: c.HashKey}
 	if err := r.Run(b.Context(), tick.Delivery{}); err != nil {
 		b.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (d *demo) measure(ctx context.Context) (state, error) {
 	for _, table := range d.pipeline.Tables {
 		t := tableState{name: table.Name}
 		var err error
-		if t.bigquery, err = d.bigQuerySide(ctx, table.Name); err != nil {
+		if t.bigquery, err = d.bigQuerySide(ctx, &table); err != nil {
 			return s, fmt.Errorf("looking at %s in BigQuery: %w", table.Name, err)
 		}
 		if t.postgres, err = d.postgresSide(ctx, &table); err != nil {
@@ -96,9 +96,13 @@ func (d *demo) postgresSide(ctx context.Context, table *pipeline.Table) (side, e
 	return s, nil
 }
 
-func (d *demo) bigQuerySide(ctx context.Context, table string) (side, error) {
+func (d *demo) bigQuerySide(ctx context.Context, table *pipeline.Table) (side, error) {
 	var s side
-	row, err := d.firstRow(ctx, "SELECT COUNT(*), MAX(updated_at) FROM `"+d.view(table)+"` WHERE NOT _deleted")
+	counted := "*"
+	if table.Write == pipeline.WriteHistory {
+		counted = "DISTINCT id"
+	}
+	row, err := d.firstRow(ctx, "SELECT COUNT("+counted+"), MAX(updated_at) FROM `"+d.view(table.Name)+"` WHERE NOT _deleted")
 	if err != nil || row == nil {
 		return s, err
 	}

@@ -27,7 +27,7 @@ type findings struct {
 
 // kept is what a table holds beside its current rows.
 type kept struct {
-	versions int64 // of rows, that Dedup has left in its log
+	versions int64 // of rows, that Dedup has left
 	deleted  int64 // rows that are gone in Postgres, marked
 }
 
@@ -57,6 +57,13 @@ func (d *demo) catchUp(ctx context.Context) (findings, error) {
 	defer again.Stop()
 	var last findings
 	failure := errors.New("there was no time to compare both sides")
+	for _, table := range d.pipeline.Tables { // these are due too seldom to wait for
+		if table.Write == pipeline.WriteReplace {
+			if err := d.stack.Push(ctx, "Extract", fmt.Sprintf(`{"pipeline":%q,"table":%q}`, d.pipeline.Name, table.Name)); err != nil {
+				return last, err
+			}
+		}
+	}
 	for {
 		found, err := d.compare(ctx)
 		switch {
@@ -83,8 +90,14 @@ func (d *demo) catchUp(ctx context.Context) (findings, error) {
 // compare compares every table, and the scores.
 func (d *demo) compare(ctx context.Context) (findings, error) {
 	var found findings
+	var err error
 	for _, table := range d.pipeline.Tables {
 		compared := parity.Table{Name: table.Name, View: d.view(table.Name)}
+		if table.Write == pipeline.WriteHistory {
+			if compared.View, err = d.newest(ctx, &table); err != nil {
+				return found, err
+			}
+		}
 		if table.Query != "" {
 			if err := d.materialize(ctx, &table); err != nil {
 				return found, err
@@ -97,9 +110,17 @@ func (d *demo) compare(ctx context.Context) (findings, error) {
 		}
 		found.tables = append(found.tables, report)
 	}
-	var err error
 	found.scores, err = d.compareScores(ctx)
 	return found, err
+}
+
+// newest makes a view of what a table that keeps every version holds by now.
+func (d *demo) newest(ctx context.Context, table *pipeline.Table) (string, error) {
+	view := d.view(table.Name + "_newest")
+	if _, err := d.firstRow(ctx, fmt.Sprintf("CREATE OR REPLACE VIEW `%s` AS SELECT * FROM `%s` WHERE TRUE QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY _version DESC) = 1", view, d.view(table.Name))); err != nil {
+		return "", fmt.Errorf("looking at the newest versions of %s: %w", table.Name, err)
+	}
+	return view, nil
 }
 
 // materialize makes a temporary table of what a query returns: rows are told apart by
@@ -198,7 +219,11 @@ func (d *demo) dedup(ctx context.Context, found *findings) error {
 		return err
 	}
 	for _, table := range d.pipeline.Tables {
-		row, err := d.firstRow(ctx, "SELECT (SELECT COUNT(*) FROM `"+d.view(table.Name+"_log")+"`), (SELECT COUNTIF(_deleted) FROM `"+d.view(table.Name)+"`)")
+		held := table.Name
+		if table.Write == pipeline.WriteAppend {
+			held += "_log"
+		}
+		row, err := d.firstRow(ctx, "SELECT (SELECT COUNT(*) FROM `"+d.view(held)+"`), (SELECT COUNTIF(_deleted) FROM `"+d.view(table.Name)+"`)")
 		if err != nil {
 			return fmt.Errorf("counting the versions of %s: %w", table.Name, err)
 		}
@@ -230,8 +255,11 @@ func (d *demo) summarize(found findings) {
 		if n := found.kept[i].deleted; n > 0 {
 			after = fmt.Sprintf("; %s deleted rows are kept, marked", thousands(n))
 		}
-		say(d.out, "  %-16s %10s rows by %-9s every value equal; %s versions in its log%s\n",
-			report.Table, thousands(int64(report.Postgres)), by+",", thousands(found.kept[i].versions), after)
+		if n := found.kept[i].versions; table.Write == pipeline.WriteAppend || table.Write == pipeline.WriteHistory {
+			after = fmt.Sprintf("; %s versions%s", thousands(n), after)
+		}
+		say(d.out, "  %-16s %10s rows by %-9s to %-8s every value equal%s\n",
+			report.Table, thousands(int64(report.Postgres)), by, string(table.Write)+",", after)
 	}
 	if found.scores.wrong == 0 {
 		say(d.out, "  %-16s %10s computed in BigQuery, each back in contacts\n", "scores", thousands(int64(found.scores.computed)))
