@@ -49,7 +49,7 @@ func (t *Table) declare(ctx context.Context, pool *pgxpool.Pool, d pipeline.Colu
 			return err
 		})
 		if err != nil {
-			return err
+			return fmt.Errorf("looking at what is computed: %w", err)
 		}
 	}
 	if t.stored == nil {
@@ -87,8 +87,11 @@ func (t *Table) known(d pipeline.Columns) error {
 		names   []string
 		carried bool
 	}{
-		{"included column", d.Include, false}, {"excluded column", d.Exclude, false},
-		{"renamed column", renamed, true}, {"hashed column", d.Hash, true}, {"column under as", as, true},
+		{"included column", d.Include, false},
+		{"excluded column", d.Exclude, false},
+		{"renamed column", renamed, true},
+		{"hashed column", d.Hash, true},
+		{"column under as", as, true},
 	} {
 		for _, name := range list.names {
 			if t.Stored(name) == nil {

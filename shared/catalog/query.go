@@ -279,7 +279,7 @@ func (t *Table) Base(columns ...string) (*Base, error) {
 	var b Base
 	var first string
 	for _, name := range columns {
-		c := t.Column(name)
+		c := t.Stored(name)
 		if c == nil {
 			return nil, t.Missing("column", name)
 		}

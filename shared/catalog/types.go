@@ -53,7 +53,6 @@ func (c cast) elements() cast {
 //
 //nolint:gochecknoglobals // constants
 var (
-	asIs      = cast{}
 	toText    = cast{after: "::text", oid: pgtype.TextOID}
 	toBigint  = cast{after: "::bigint", oid: pgtype.Int8OID}
 	toDouble  = cast{after: "::float8", oid: pgtype.Float8OID}
@@ -155,7 +154,7 @@ func (c *Column) read(r reading) {
 func (d typeFacts) readings() []reading {
 	var out []reading
 	// int2vector and oidvector are arrays too, from subscript 0.
-	if d.category == "A" && d.elemName != "" && !(d.builtin() && strings.HasSuffix(d.name, "vector")) {
+	if vector := d.builtin() && strings.HasSuffix(d.name, "vector"); d.category == "A" && d.elemName != "" && !vector {
 		out = d.arrayReadings()
 	} else {
 		out = d.scalarReadings()

@@ -97,15 +97,6 @@ func (s *Store) Chunks(ctx context.Context, unit Unit) ([]Chunk, error) {
 	return chunks, nil
 }
 
-// BackfillRejects is how many rows the backfill could not carry.
-func (s *Store) BackfillRejects(ctx context.Context, unit Unit) (rejected int64, err error) {
-	if err := s.pool.QueryRow(ctx, `SELECT rejected FROM tidemark.backfills WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
-		unit.Pipeline, unit.Tenant, unit.Table).Scan(&rejected); err != nil {
-		return 0, fmt.Errorf("reading the backfill of %s: %w", unit.Table, err)
-	}
-	return rejected, nil
-}
-
 // BackfillPosition is the position of the next backfilled batch: above those of all
 // before it, and below that of any change.
 func (s *Store) BackfillPosition(ctx context.Context) (int64, error) {

@@ -281,22 +281,21 @@ func (s *Store) Reserve(ctx context.Context, l *Lease, unit Unit, position int64
 	})
 }
 
-// CountLoad counts a load job that is about to be started, and returns how many the
-// unit's table has had in the last day, that one included.
-func (s *Store) CountLoad(ctx context.Context, l *Lease, unit Unit) (loads int, err error) {
+// CountLoad counts a load job that is about to be started, unless the unit's table has had
+// as many as the limit within the last day: then it is not counted, and may not be started.
+func (s *Store) CountLoad(ctx context.Context, l *Lease, unit Unit, limit int) (counted bool, err error) {
 	err = l.write(ctx, "counting the load job", func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM tidemark.load_jobs WHERE pipeline = $1 AND tenant = $2 AND table_name = $3
 			AND started_at < clock_timestamp() - interval '1 day'`, unit.Pipeline, unit.Tenant, unit.Table); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO tidemark.load_jobs (pipeline, tenant, table_name) VALUES ($1, $2, $3)`,
-			unit.Pipeline, unit.Tenant, unit.Table); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `SELECT count(*) FROM tidemark.load_jobs WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
-			unit.Pipeline, unit.Tenant, unit.Table).Scan(&loads)
+		tag, err := tx.Exec(ctx, `INSERT INTO tidemark.load_jobs (pipeline, tenant, table_name) SELECT $1, $2, $3
+			 WHERE (SELECT count(*) FROM tidemark.load_jobs WHERE pipeline = $1 AND tenant = $2 AND table_name = $3) < $4`,
+			unit.Pipeline, unit.Tenant, unit.Table, limit)
+		counted = tag.RowsAffected() == 1
+		return err
 	})
-	return loads, err
+	return counted, err
 }
 
 // Distrust has the next run look at the destination again.
@@ -316,6 +315,30 @@ func (s *Store) LastReject(ctx context.Context, unit Unit) (id, keyless int64, e
 		return 0, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
 	}
 	return id, keyless, nil
+}
+
+// RejectedKeys are the keys of the rows that were rejected in the batch of a position, or
+// for position 0 since the backfill began; keyless is how many more have none.
+func (s *Store) RejectedKeys(ctx context.Context, unit Unit, position int64) (keys [][]string, keyless int64, err error) {
+	rows, err := s.pool.Query(ctx, `SELECT r.key FROM tidemark.rejects r
+		 WHERE r.kind = 'extract' AND r.pipeline = $1 AND r.tenant = $2 AND r.name = $3 AND CASE WHEN $4 > 0 THEN r.position = $4
+		       ELSE r.rejected_at >= (SELECT started_at FROM tidemark.backfills WHERE pipeline = $1 AND tenant = $2 AND table_name = $3) END`,
+		unit.Pipeline, unit.Tenant, unit.Table, position)
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
+	}
+	var key []string
+	if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {
+		if key == nil {
+			keyless++
+		} else {
+			keys = append(keys, slices.Clone(key))
+		}
+		return nil
+	}); err != nil {
+		return nil, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
+	}
+	return keys, keyless, nil
 }
 
 // Rejects returns the unit's rejected rows that can be read again by their key, oldest

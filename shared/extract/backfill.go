@@ -217,17 +217,17 @@ func (w *work) removeGone(ctx context.Context) (partitions []string, err error) 
 	if w.state.Generation == 1 || w.target.Deletes == warehouse.IgnoreDeletes {
 		return nil, nil
 	}
-	rejected, err := w.Control.BackfillRejects(ctx, w.unit)
+	kept, keyless, err := w.Control.RejectedKeys(ctx, w.unit, 0)
 	if err != nil {
 		return nil, err
 	}
-	if rejected > 0 {
-		w.warn(ctx, fmt.Sprintf("%d rows were rejected, see tidemark.rejects, so nothing tells which of the older ones are gone: mend them and send full again", rejected))
+	if keyless > 0 || len(kept) > 0 && !w.target.TellsKeys() {
+		w.warn(ctx, fmt.Sprintf("%d rows were rejected, see tidemark.rejects, so nothing tells which of the older ones are gone: mend them and send full again", keyless+int64(len(kept))))
 		return nil, nil
 	}
 	swept, err := w.sweep(ctx, warehouse.Sweep{
 		// No row of the generation has position 0: whatever it has of a key wins.
-		Below: warehouse.GenerationPrefix(w.state.Generation), Version: warehouse.VersionAt(w.state.Generation, 0, 0), At: time.Now(), Since: w.state.Backfill.Started,
+		Below: warehouse.GenerationPrefix(w.state.Generation), Version: warehouse.VersionAt(w.state.Generation, 0, 0), At: time.Now(), Since: w.state.Backfill.Started, Keep: kept,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("removing what is gone: %w", err)

@@ -186,7 +186,7 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 	}
 	switch {
 	case result.Truncated == nil || l.target.Deletes == warehouse.IgnoreDeletes || l.target.Mode == warehouse.Replace:
-	case len(rejects) > 0 && l.spec.Capture.Method == pipeline.MethodSnapshot:
+	case l.spec.Capture.Method == pipeline.MethodSnapshot && !l.tellsApart(rejects):
 		l.warn(ctx, "rows were rejected, see tidemark.rejects, so nothing tells which of the older ones are gone: none was removed")
 	default:
 		p.Truncated = warehouse.VersionAt(l.state.Generation, l.position, *result.Truncated)
@@ -217,7 +217,14 @@ func (w *work) settled(ctx context.Context, place controlplane.Place, p controlp
 	if p.Truncated != "" && !p.More {
 		// After all the rows, so that readers never see the table empty, or a part of what
 		// it was filled with again (I6): what they hold is newer than the truncation and stays.
-		swept, err := w.sweep(ctx, warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: time.Now(), Since: p.At})
+		sweep := warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: time.Now(), Since: p.At}
+		if w.spec.Capture.Method == pipeline.MethodSnapshot { // it came across those
+			var err error
+			if sweep.Keep, _, err = w.Control.RejectedKeys(ctx, w.unit, p.Position); err != nil {
+				return err
+			}
+		}
+		swept, err := w.sweep(ctx, sweep)
 		if err != nil {
 			return fmt.Errorf("removing what was truncated: %w", err)
 		}
@@ -239,6 +246,11 @@ func (w *work) settled(ctx context.Context, place controlplane.Place, p controlp
 		}
 	}
 	return nil
+}
+
+// tellsApart reports whether a sweep can leave the rejected rows alone.
+func (l *landing) tellsApart(rejects []controlplane.Reject) bool {
+	return len(rejects) == 0 || l.target.TellsKeys() && !slices.ContainsFunc(rejects, func(r controlplane.Reject) bool { return r.Key == nil })
 }
 
 // sweep tombstones what is older than a version, and accounts for it.
@@ -272,13 +284,14 @@ func (w *work) labels() map[string]string {
 
 func (l *landing) commitSink(ctx context.Context, p controlplane.Pending) error {
 	if l.loaded {
-		loads, err := l.Control.CountLoad(ctx, l.lease, l.unit)
+		counted, err := l.Control.CountLoad(ctx, l.lease, l.unit, warehouse.LoadsPerDay)
 		if err != nil {
 			return err
 		}
-		if loads > warehouse.LoadsPerDay {
-			return fault.Fix(fmt.Errorf("the table has had %d load jobs within a day, and BigQuery allows %d", loads-1, warehouse.LoadsPerDay),
-				"have it run less often (every), or raise batch_rows; it goes on by itself as the day passes")
+		if !counted { // nor may the next run start it: the rows are read again
+			l.Warehouse.Abandon(ctx, l.batchOf(l.place, p))
+			return errors.Join(fault.Fix(fmt.Errorf("the table has had %d load jobs within a day, which is all that BigQuery allows", warehouse.LoadsPerDay),
+				"have it run less often (every), or raise batch_rows; it goes on by itself as the day passes"), l.Control.DiscardPending(ctx, l.lease, l.place, p))
 		}
 	}
 	err := l.Warehouse.Commit(ctx, l.target, l.batchOf(l.place, p))

@@ -127,7 +127,7 @@ func (c ShapeColumn) same(old ShapeColumn, table bool) bool {
 }
 
 // sized is a type with limits, such as numeric(10,2).
-var sized = regexp.MustCompile(`^([a-z ]+?)(?:\((\d+)(?:,(\d+))?\))?$`) //nolint:gochecknoglobals // a pattern
+var sized = regexp.MustCompile(`^([a-z ]+?)(?:\((\d+)(?:,(\d+))?\))?$`)
 
 // widened reports whether every value of a type is the same value of another one, which
 // BigQuery has as the same type.

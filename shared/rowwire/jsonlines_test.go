@@ -463,8 +463,14 @@ func TestNewJSONLinesRefuses(t *testing.T) {
 func TestJSONLinesRefuseWhatIsNoRow(t *testing.T) {
 	t.Parallel()
 	l := rowwire.Layout{DeletedField: 9, Columns: []rowwire.Column{
-		{Kind: rowwire.Int4, Field: 1}, {Kind: rowwire.Text, Field: 2}, {Kind: rowwire.Date, Field: 3}, {Kind: rowwire.Timestamp, Field: 4},
-		{Kind: rowwire.Float8, Field: 5}, {Kind: rowwire.JSON, Field: 6}, {Kind: rowwire.Int8, Field: 7, Repeated: true}, {Kind: rowwire.Interval, Field: 10},
+		{Kind: rowwire.Int4, Field: 1},
+		{Kind: rowwire.Text, Field: 2},
+		{Kind: rowwire.Date, Field: 3},
+		{Kind: rowwire.Timestamp, Field: 4},
+		{Kind: rowwire.Float8, Field: 5},
+		{Kind: rowwire.JSON, Field: 6},
+		{Kind: rowwire.Int8, Field: 7, Repeated: true},
+		{Kind: rowwire.Interval, Field: 10},
 	}}
 	lines, err := rowwire.NewJSONLines(l, []string{"a", "b", "c", "d", "e", "f", "g", "h"})
 	if err != nil {

@@ -564,7 +564,7 @@ func TestStatements(t *testing.T) {
 	}
 	want := "INSERT INTO " + log + " (" + key + ", `_version`, `_synced_at`, `_deleted`) SELECT " + keyOf + ", @version, @at, TRUE FROM " + log +
 		" AS v WHERE TRUE GROUP BY " + keyOf + " HAVING MAX(v.`_version`) < @below AND NOT ANY_VALUE(v.`_deleted` HAVING MAX v.`_version`)"
-	if diff := cmp.Diff(want, c.sweepSQL(&table)); diff != "" {
+	if diff := cmp.Diff(want, c.sweepSQL(&table, false)); diff != "" {
 		t.Errorf("sweep (-want +got):\n%s", diff)
 	}
 }

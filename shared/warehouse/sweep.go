@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"cloud.google.com/go/bigquery"
+
+	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
 // Sweep says which rows have left the source without a delete of each: all of
@@ -23,7 +26,10 @@ type Sweep struct {
 	Version string
 	At      time.Time // their _synced_at
 	Since   time.Time // every version below Below had been written by then
-	Labels  map[string]string
+	// Keep are keys, as texts in the order of Table.Key, whose rows stay whatever their
+	// version: see Table.TellsKeys.
+	Keep   [][]string
+	Labels map[string]string
 }
 
 // Swept is what a sweep did.
@@ -74,9 +80,12 @@ func (c *Client) sweepRows(ctx context.Context, t *Table, s Sweep) (Swept, error
 	if err != nil {
 		return Swept{}, err
 	}
-	q := client.Query(c.sweepSQL(t))
+	q := client.Query(c.sweepSQL(t, len(s.Keep) > 0))
 	q.Labels = s.Labels
 	q.Parameters = []bigquery.QueryParameter{{Name: "below", Value: s.Below}, {Name: "version", Value: s.Version}, {Name: "at", Value: s.At}}
+	if len(s.Keep) > 0 {
+		q.Parameters = append(q.Parameters, bigquery.QueryParameter{Name: "keep", Value: keyTexts(s.Keep)})
+	}
 	done, err := runDML(ctx, q, "sweep", t)
 	swept := Swept{Job: done.job, Bytes: done.bytes, Rows: done.rows}
 	if err == nil && t.Mode == Append {
@@ -85,21 +94,65 @@ func (c *Client) sweepRows(ctx context.Context, t *Table, s Sweep) (Swept, error
 	return swept, err
 }
 
-func (c *Client) sweepSQL(t *Table) string {
+func (c *Client) sweepSQL(t *Table, keep bool) string {
 	base := c.path(t.Dataset, t.BaseName())
 	version, deleted := quote(VersionColumn), quote(DeletedColumn)
+	v := alias("v", t.Key)
+	kept := ""
+	if keep {
+		kept = " AND " + t.keyTextSQL(v) + " NOT IN UNNEST(@keep)"
+	}
 	switch {
 	case t.Mode == Merge && t.Deletes == HardDeletes:
-		return fmt.Sprintf("DELETE FROM %s WHERE %s < @below", base, version)
+		return fmt.Sprintf("DELETE FROM %s AS %s WHERE %[2]s.%[3]s < @below%[4]s", base, v, version, kept)
 	case t.Mode == Merge:
-		return fmt.Sprintf("UPDATE %s SET %s = @version, %s = @at, %[4]s = TRUE WHERE %[2]s < @below AND NOT %[4]s", base, version, quote(SyncedAtColumn), deleted)
+		return fmt.Sprintf("UPDATE %s AS %s SET %s = @version, %s = @at, %[5]s = TRUE WHERE %[2]s.%[3]s < @below AND NOT %[2]s.%[5]s%[6]s",
+			base, v, version, quote(SyncedAtColumn), deleted, kept)
 	}
-	v := alias("v", t.Key)
 	key := v + "." + strings.Join(quoteAll(t.Key), ", "+v+".")
-	return fmt.Sprintf("INSERT INTO %s (%s, %s, %s, %s) SELECT %s, @version, @at, TRUE FROM %s AS %s WHERE TRUE GROUP BY %s",
-		base, strings.Join(quoteAll(t.Key), ", "), version, quote(SyncedAtColumn), deleted, key, base, v, key) +
+	return fmt.Sprintf("INSERT INTO %s (%s, %s, %s, %s) SELECT %s, @version, @at, TRUE FROM %s AS %s WHERE TRUE%s GROUP BY %s",
+		base, strings.Join(quoteAll(t.Key), ", "), version, quote(SyncedAtColumn), deleted, key, base, v, kept, key) +
 		// Doubles of a version are alike, so that any of them may answer.
 		fmt.Sprintf(" HAVING MAX(%[1]s.%[2]s) < @below AND NOT ANY_VALUE(%[1]s.%[3]s HAVING MAX %[1]s.%[2]s)", v, version, deleted)
+}
+
+// TellsKeys reports whether a sweep can leave rows out by Sweep.Keep: whether the text of
+// their keys is the same here as in Postgres, trailing blanks apart.
+func (t *Table) TellsKeys() bool {
+	for _, name := range t.Key {
+		c := t.column(name)
+		if c == nil || len(c.HashKey) > 0 {
+			return false
+		}
+		switch c.Kind {
+		case rowwire.Int2, rowwire.Int4, rowwire.Int8, rowwire.Text, rowwire.UUID:
+		default:
+			return false
+		}
+	}
+	return t.Mode != CDC
+}
+
+// keyTextSQL writes a row's key as keyTexts does: each part after its length, so that no
+// two keys have one text.
+func (t *Table) keyTextSQL(alias string) string {
+	parts := make([]string, len(t.Key))
+	for i, name := range quoteAll(t.Key) {
+		text := fmt.Sprintf("RTRIM(CAST(%s.%s AS STRING), ' ')", alias, name)
+		parts[i] = fmt.Sprintf("CAST(CHAR_LENGTH(%[1]s) AS STRING), ':', %[1]s", text)
+	}
+	return "CONCAT(" + strings.Join(parts, ", ") + ")"
+}
+
+func keyTexts(keys [][]string) []string {
+	out := make([]string, len(keys))
+	for i, key := range keys {
+		for _, part := range key {
+			part = strings.TrimRight(part, " ")
+			out[i] += fmt.Sprintf("%d:%s", utf8.RuneCountInString(part), part)
+		}
+	}
+	return out
 }
 
 // sweptPartitions are those with something to clean up after a sweep: the

@@ -8,18 +8,19 @@ import (
 	"testing"
 )
 
-// build is the program functions/local, built once for all tests.
+// build builds the programs that are no function, once for all tests, and returns their
+// folder.
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tidemark-e2e-")
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "local")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/tidemark-data/tidemark/functions/local").CombinedOutput()
+	const from = "github.com/tidemark-data/tidemark/functions/"
+	out, err := exec.Command("go", "build", "-o", dir, from+"local", from+"tidemark").CombinedOutput()
 	if err != nil {
 		return "", &buildError{err, string(out)}
 	}
-	return path, nil
+	return dir, nil
 })
 
 type buildError struct {
@@ -29,11 +30,17 @@ type buildError struct {
 
 func (e *buildError) Error() string { return e.err.Error() + ": " + e.output }
 
-func functions(t *testing.T) string {
+// program is a built program.
+func program(t *testing.T, name string) string {
 	t.Helper()
-	path, err := build()
+	dir, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return filepath.Join(dir, name)
+}
+
+func functions(t *testing.T) string {
+	t.Helper()
+	return program(t, "local")
 }
