@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -175,7 +176,17 @@ func (c *Client) load(ctx context.Context, t *Table, b Batch) error {
 	}
 	from := bigquery.NewGCSReference(b.Name + "*")
 	from.SourceFormat = bigquery.JSON
-	loader := client.Dataset(t.Dataset).Table(t.BaseName()).LoaderFrom(from)
+	table := client.Dataset(t.Dataset).Table(t.BaseName())
+	if slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Kind == rowwire.Interval }) {
+		// Intervals are taken for what they are only where the job has a schema. (BigQuery:
+		// loading JSON data.)
+		md, err := table.Metadata(ctx)
+		if err != nil {
+			return fmt.Errorf("looking at %s: %w", t.BaseName(), err)
+		}
+		from.Schema = md.Schema
+	}
+	loader := table.LoaderFrom(from)
 	loader.CreateDisposition, loader.WriteDisposition = bigquery.CreateNever, bigquery.WriteAppend
 	if t.Mode == Replace {
 		loader.WriteDisposition = bigquery.WriteTruncateData

@@ -168,9 +168,15 @@ func TestLoadOfEveryType(t *testing.T) {
 	date := func(y int, m time.Month, d int) civil.Date { return civil.Date{Year: y, Month: m, Day: d} }
 	want := [][]gcp.Value{
 		{
-			int64(math.MinInt64), false, math.Inf(-1), "", []byte{}, rat("0"),
-			rat("-578960446186580977117854925043439539266.34992332820282019728792003956564819968"), date(1, 1, 1), civil.Time{},
-			civil.DateTime{Date: date(1, 1, 1)}, time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), "null", none, []gcp.Value{int64(3), int64(4)}, none, nil,
+			int64(math.MinInt64), false, math.Inf(-1), "",
+			[]byte{},
+			rat("0"),
+			rat("-578960446186580977117854925043439539266.34992332820282019728792003956564819968"), date(1, 1, 1),
+			civil.Time{},
+			civil.DateTime{Date: date(1, 1, 1)},
+			time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), "null", none,
+			[]gcp.Value{int64(3), int64(4)},
+			none, nil,
 		},
 		{int64(0), nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, none, none, none, nil},
 		{
@@ -178,8 +184,11 @@ func TestLoadOfEveryType(t *testing.T) {
 			rat("123456789012345678901234567890123456789.98765432109876543210987654321098765432"), date(2024, 10, 4),
 			civil.Time{Hour: 23, Minute: 59, Second: 59, Nanosecond: 999999000},
 			civil.DateTime{Date: date(2024, 2, 29), Time: civil.Time{Hour: 12, Minute: 34, Second: 56, Nanosecond: 1000}},
-			time.UnixMicro(1700000000123456).UTC(), `{"a":[1.5,"x"],"b":9007199254740993}`, []gcp.Value{"p", ""}, []gcp.Value{int64(-1)},
-			[]gcp.Value{`{"q":1}`, `"null"`}, []gcp.Value{int64(7), rat("0.000000001"), []gcp.Value{"m"}},
+			time.UnixMicro(1700000000123456).UTC(), `{"a":[1.5,"x"],"b":9007199254740993}`,
+			[]gcp.Value{"p", ""},
+			[]gcp.Value{int64(-1)},
+			[]gcp.Value{`{"q":1}`, `"null"`},
+			[]gcp.Value{int64(7), rat("0.000000001"), []gcp.Value{"m"}},
 		},
 		{
 			int64(math.MaxInt64), nil, math.NaN(), nil, nil, rat("99999999999999999999999999999.999999999"),
@@ -551,7 +560,7 @@ func TestSourceURIs(t *testing.T) {
 	}
 	wantFailed(t, loader(table, text, "gs://staging/run-1/*"), "invalid")        // compressed and not
 	wantFailed(t, loader(table, text, "gs://staging/run-2/*"), "notImplemented") // twice
-	for i := range 1001 { // more than a page of a listing has
+	for i := range 1001 {                                                        // more than a page of a listing has
 		l.put(t, fmt.Sprintf("many/%d", i), `{"id":1}`)
 	}
 	if stats := mustLoad(t, loader(table, "gs://staging/many/*")); stats.InputFiles != 1001 || stats.OutputRows != 1001 {

@@ -112,7 +112,7 @@ func (c *cloudStorage) find(ctx context.Context, p sourcePattern) ([]storedObjec
 		return []storedObject{o}, err
 	}
 	var out []storedObject
-	query := url.Values{"prefix": {p.name}}
+	query := url.Values{"prefix": {p.name}, "maxResults": {"1000"}}
 	for {
 		var page struct {
 			Items         []resource `json:"items"`
