@@ -128,7 +128,7 @@ func everyColumn() []row {
 		{"tz", "time with time zone", false, rowwire.Text, false, `"tz"::text`, "timetz"},
 		{"ts", "timestamp(3) without time zone", false, rowwire.DateTime, false, `"ts"`, "timestamp"},
 		{"tstz", "timestamp with time zone", false, rowwire.Timestamp, false, `"tstz"`, "timestamptz"},
-		{"iv", "interval", false, rowwire.Text, false, `"iv"::text`, "interval"},
+		{"iv", "interval", false, rowwire.IntervalText, false, `"iv"`, "interval"},
 		{"inet", "inet", false, rowwire.Text, false, `"inet"::text`, "inet"},
 		{"mo", "money", false, rowwire.Text, false, `"mo"::text`, "money"},
 		{"r", "int4range", false, rowwire.Text, false, `"r"::text`, "int4range"},
@@ -142,11 +142,11 @@ func everyColumn() []row {
 		{"m", "public.mood", false, rowwire.Text, false, `"m"`, ""},
 		{"m2", `"oth er"."Mood"`, false, rowwire.Text, false, `"m2"`, ""},
 		{"ma", "public.mood[]", false, rowwire.Text, true, `"ma"`, ""},
-		{"p", "public.pair", false, rowwire.JSONB, false, `to_jsonb("p")`, ""},
-		{"pa", "public.pair[]", false, rowwire.JSONB, false, `to_jsonb("pa")`, ""},
+		{"p", "public.pair", false, rowwire.JSON, false, `to_json("p")`, ""},
+		{"pa", "public.pair[]", false, rowwire.JSON, false, `(SELECT CASE WHEN array_dims(v) ~ '[[]([^1]|1[^:])' THEN to_json(v::text) ELSE to_json(v) END FROM (SELECT "pa" OFFSET 0) AS s (v))`, ""},
 		{"ta", "text[]", false, rowwire.Text, true, `"ta"`, "_text"},
 		{"na", "numeric(12,2)[]", false, rowwire.Numeric, true, `"na"`, "_numeric"},
-		{"ia", "integer[]", false, rowwire.JSONB, false, `to_jsonb("ia")`, "_int4"},
+		{"ia", "integer[]", false, rowwire.JSON, false, `(SELECT CASE WHEN array_dims(v) ~ '[[]([^1]|1[^:])' THEN to_json(v::text) ELSE to_json(v) END FROM (SELECT "ia" OFFSET 0) AS s (v))`, "_int4"},
 		{"ina", "inet[]", false, rowwire.Text, true, `"ina"::text[]`, "_inet"},
 		{"ba", "boolean[]", true, rowwire.Bool, true, `"ba"`, "_bool"},
 		{"gen", "integer", false, rowwire.Int4, false, `"gen"`, "int4"},
@@ -172,7 +172,7 @@ func TestDescribeTellsEveryKindOfColumn(t *testing.T) {
 	if err := table.Readable(); err != nil {
 		t.Error(err)
 	}
-	for name, want := range map[string]uint32{"id": pgtype.Int8OID, "dd": pgtype.NumericOID, "p": pgtype.JSONBOID, "tz": pgtype.TextOID, "dt": pgtype.TextArrayOID} {
+	for name, want := range map[string]uint32{"id": pgtype.Int8OID, "dd": pgtype.NumericOID, "p": pgtype.JSONOID, "tz": pgtype.TextOID, "dt": pgtype.TextArrayOID} {
 		if got := table.Column(name).Param; got != want {
 			t.Errorf("%s is sent as a %d, want %d", name, got, want)
 		}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,6 +62,9 @@ type sides struct {
 	follow  map[string]*instance.Connections // by dataset
 	columns int                              // added
 
+	options func(side, table string) string // of the table's declaration
+	write   func(steps int) error
+
 	deliveries, ticks, failed, pauses, compared int
 }
 
@@ -72,7 +77,8 @@ func TestSideBySide(t *testing.T) {
 	for seed := range uint64(setting(t, "SIDE_BY_SIDE_SEEDS", 2)) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
-			s := newSides(t, seed, kinds)
+			s := newSides(t, workload.Options{Seed: seed, Churn: true}, kinds)
+			s.start("changelog", "wal")
 			sum := s.run(setting(t, "SIDE_BY_SIDE_ROUNDS", 5))
 			if s.failed == 0 || sum.Rekeyed == 0 || sum.Reinserted == 0 || sum.Deleted == 0 || sum.Rerouted == 0 || sum.Truncated == 0 {
 				t.Error("not everything happened that is to be followed")
@@ -84,7 +90,8 @@ func TestSideBySide(t *testing.T) {
 // TestSideBySideOnPagila does so on a schema of another's making, with foreign keys.
 func TestSideBySideOnPagila(t *testing.T) {
 	t.Parallel()
-	s := newSides(t, uint64(setting(t, "SIDE_BY_SIDE_SEEDS", 2)), "")
+	s := newSides(t, workload.Options{Seed: uint64(setting(t, "SIDE_BY_SIDE_SEEDS", 2)), Churn: true}, "")
+	s.start("changelog", "wal")
 	if sum := s.run((1 + setting(t, "SIDE_BY_SIDE_ROUNDS", 5)) / 2); sum.Inserted == 0 || sum.Rekeyed == 0 || sum.Deleted == 0 {
 		t.Error("not everything happened that is to be followed")
 	}
@@ -103,23 +110,20 @@ func setting(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// newSides makes the tables, of pagila where there is no sql, and begins to follow them.
-func newSides(t *testing.T, seed uint64, sql string) *sides {
+// newSides makes the tables, of pagila where there is no sql, and fills them.
+func newSides(t *testing.T, options workload.Options, sql string) *sides {
 	t.Helper()
 	ctx := t.Context()
 	_, url := logicalServer(t)
-	s := &sides{random: rand.New(rand.NewPCG(seed, 0x73696465)), follow: map[string]*instance.Connections{}}
+	s := &sides{world: &world{t: t, url: url, db: pool(t, url)}, random: rand.New(rand.NewPCG(options.Seed, 0x73696465)), follow: map[string]*instance.Connections{}}
 	if sql == "" {
 		must(t, pagila.Load(ctx, url))
 		must(t, pagila.AddCursors(ctx, url))
 	} else {
-		setup := pool(t, url)
-		if _, err := setup.Exec(ctx, sql); err != nil {
-			t.Fatal(err)
-		}
+		s.exec(sql)
 	}
 	var err error
-	s.writer, err = workload.New(ctx, applications(t, url), workload.Options{Seed: seed, Churn: true})
+	s.writer, err = workload.New(ctx, applications(t, url), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,13 +135,24 @@ func newSides(t *testing.T, seed uint64, sql string) *sides {
 	}
 	must(t, s.writer.Settle(ctx))
 	s.tables = s.writer.Tables()
-	s.world = newWorldOn(t, url, s.file("changelog", 5000))
-	s.follow["changelog"], s.follow["wal"] = s.product, s.with(s.file("wal", 5000))
-	s.pause()
-	for side := range s.follow {
-		s.follow[side] = s.with(s.file(side, 7+s.random.IntN(44)))
+	s.write = func(steps int) error { return s.writer.Steps(ctx, steps) }
+	s.options = func(_, table string) string { // every other table keeps what is deleted
+		return "deletes: " + []string{"hard", "soft"}[slices.Index(s.tables, table)%2]
 	}
 	return s
+}
+
+// start begins to follow the tables, in as many ways.
+func (s *sides) start(methods ...string) {
+	s.t.Helper()
+	s.world = newWorldOn(s.t, s.url, s.file(methods[0], 5000))
+	for _, method := range methods {
+		s.follow[method] = s.with(s.file(method, 5000))
+	}
+	s.pause()
+	for _, method := range methods {
+		s.follow[method] = s.with(s.file(method, 7+s.random.IntN(44)))
+	}
 }
 
 // applications is a pool whose sessions write every value in a way of their own.
@@ -162,13 +177,16 @@ func applications(t *testing.T, url string) *pgxpool.Pool {
 	return p
 }
 
-// file follows the tables by a method, into a dataset of that name. Every other table
-// keeps what is deleted.
+// file follows the tables by a method, into a dataset of that name.
 func (s *sides) file(method string, batch int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pipeline: by-%s\ndestination: {dataset: %s}\ndefaults: {batch_rows: %d}\ntables:\n", method, method, batch)
-	for i, name := range s.tables {
-		fmt.Fprintf(&b, "  - {name: %s, capture: {method: %s}, deletes: %s}\n", name, method, []string{"hard", "soft"}[i%2])
+	capture := method
+	if method == "watermark" {
+		capture += ", cursor: updated_at"
+	}
+	for _, name := range s.tables {
+		fmt.Fprintf(&b, "  - {name: %s, capture: {method: %s}, %s}\n", name, capture, s.options(method, name))
 	}
 	return b.String()
 }
@@ -225,14 +243,14 @@ func (s *sides) written() workload.Count {
 func (s *sides) disturbed(steps int) {
 	s.t.Helper()
 	wrote := make(chan error, 1)
-	write := func() { wrote <- s.writer.Steps(s.t.Context(), steps) }
+	write := func() { wrote <- s.write(steps) }
 	if beside := s.random.IntN(3) > 0; beside {
 		go write()
 	} else {
 		write()
 	}
-	order := []string{"changelog", "wal"}
-	s.random.Shuffle(2, func(i, j int) { order[i], order[j] = order[j], order[i] })
+	order := slices.Sorted(maps.Keys(s.follow))
+	s.random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	for _, side := range order {
 		for range s.random.IntN(3) {
 			s.troubled(side)
@@ -259,8 +277,8 @@ func (s *sides) troubled(side string) {
 	at, kind := int64(s.random.IntN(80)), s.random.IntN(6)
 	var calls atomic.Int64
 	var killed atomic.Bool
-	s.bq.Intercept(func(emulator.Call) error {
-		if calls.Add(1) != at {
+	s.bq.Intercept(func(c emulator.Call) error {
+		if ofReader(c) || calls.Add(1) != at {
 			return nil
 		}
 		switch kind {
@@ -296,6 +314,7 @@ func (s *sides) extract(ctx context.Context, side, message string) error {
 	defer cancel()
 	s.exec(`UPDATE tidemark.leases SET expires_at = clock_timestamp()`)
 	s.deliveries++
+	s.ahead.Add(int64(time.Minute)) // a tick a minute, by BigQuery's quotas
 	d := s.delivery(message)
 	d.ID = fmt.Sprintf("%s-%d", side, s.deliveries)
 	c := s.follow[side]
@@ -344,7 +363,7 @@ func (s *sides) compareAll() {
 	for side := range s.follow {
 		for _, table := range s.tables {
 			s.compared++
-			if report := s.compare(side, table); !report.Agrees() {
+			if report := s.compareTo(s.newest(side, table), table); !report.Agrees() {
 				s.t.Errorf("%s after %d pauses: %s", side, s.pauses, report)
 				s.explain(side, table)
 			}

@@ -94,11 +94,11 @@ func fieldType(k rowwire.Kind) descriptorpb.FieldDescriptorProto_Type {
 	switch k {
 	case rowwire.Bool:
 		return descriptorpb.FieldDescriptorProto_TYPE_BOOL
-	case rowwire.Int2, rowwire.Int4, rowwire.Int8, rowwire.Timestamp:
+	case rowwire.Int2, rowwire.Int4, rowwire.Int8, rowwire.NumericInt, rowwire.Timestamp:
 		return descriptorpb.FieldDescriptorProto_TYPE_INT64
 	case rowwire.Date:
 		return descriptorpb.FieldDescriptorProto_TYPE_INT32
-	case rowwire.Float4, rowwire.Float8:
+	case rowwire.Float4, rowwire.Float8, rowwire.NumericFloat:
 		return descriptorpb.FieldDescriptorProto_TYPE_DOUBLE
 	case rowwire.Bytes:
 		return descriptorpb.FieldDescriptorProto_TYPE_BYTES

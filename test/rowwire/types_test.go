@@ -92,6 +92,48 @@ func typeCases() []typeCase {
 				`9007199254740993.5`: rowwire.JSONNumber,
 			},
 		},
+		{
+			name: "interval text", sqlType: "interval", kind: rowwire.IntervalText,
+			accepted: []string{
+				"0", "1 year 2 mons 3 days 04:05:06.789", "-1 mon", "-14 mons +3 days -00:00:00.000001", "1 day -1 us", "25 hours", "-178000000 years -8 mons",
+				"2562047788:00:54.775807", "-2562047788:00:54.775807", "2147483647 days", "59.999999 s", "-0.5 s", "1 mon -1 day",
+			},
+		},
+		{
+			name: "interval", sqlType: "interval", kind: rowwire.Interval,
+			text: `(SELECT CASE WHEN d IS NOT NULL THEN concat(sm, y, '-', m, ' ', d, ' ', st, h, ':', mi, ':', trim_scale(s)) END FROM (SELECT
+				CASE WHEN mons < 0 THEN '-' END AS sm, abs(mons) / 12 AS y, abs(mons) % 12 AS m, extract(day FROM v)::bigint AS d,
+				CASE WHEN us < 0 THEN '-' END AS st, div(abs(us), 3600000000) AS h, div(abs(us) % 3600000000, 60000000) AS mi, (abs(us) % 60000000) / 1000000 AS s
+				FROM (SELECT extract(year FROM v)::bigint * 12 + extract(month FROM v)::bigint AS mons,
+					extract(hour FROM v) * 3600000000 + extract(minute FROM v) * 60000000 + extract(microseconds FROM v) AS us) AS a) AS b)`,
+			accepted: []string{
+				"0", "1 year 2 mons 3 days 04:05:06.789", "-1 mon", "-14 mons +3 days -00:00:00.000001", "25 hours", "-0.5 s", "10000 years 3660000 days 87840000:00:00",
+				"-10000 years -3660000 days -87840000:00:00",
+			},
+			rejected: map[string]rowwire.Reason{
+				"10000 years 1 mon": rowwire.IntervalRange, "-3660001 days": rowwire.IntervalRange, "87840000:00:00.000001": rowwire.IntervalRange,
+			},
+		},
+		{
+			name: "numeric as int", sqlType: "numeric", kind: rowwire.NumericInt, text: "v::bigint::text",
+			accepted: []string{"0", "-0.00", "10000", "99990000", "1e18", "9223372036854775807", "-9223372036854775808", "123456789012.000"},
+			rejected: map[string]rowwire.Reason{
+				"0.5": rowwire.NumericScale, "9223372036854775808": rowwire.NumericRange, "-9223372036854775809": rowwire.NumericRange, "1e19": rowwire.NumericRange,
+				"NaN": rowwire.NumericNaN, "Infinity": rowwire.NumericInfinity,
+			},
+		},
+		{
+			name: "numeric as float", sqlType: "numeric", kind: rowwire.NumericFloat, text: "v::float8::text",
+			accepted: []string{"0", "0.1", "-1.10", "9007199254740992", "1.7976931348623157e308", "5e-324", "NaN", "Infinity", "-Infinity", "1e-7", "10000.0001"},
+			rejected: map[string]rowwire.Reason{
+				"9007199254740993": rowwire.InexactFloat, "0.1000000000000000055": rowwire.InexactFloat, "1e309": rowwire.InexactFloat, "1e-400": rowwire.InexactFloat,
+				"1.23456789012345678": rowwire.InexactFloat,
+			},
+		},
+		{
+			name: "text as json", sqlType: "text", kind: rowwire.JSONText, accepted: []string{`{"a": 1,  "b": [1.10, "x"]}`, `true`},
+			rejected: map[string]rowwire.Reason{``: rowwire.InvalidJSON, `{`: rowwire.InvalidJSON, `{"a": 1, "a": 2}`: rowwire.JSONDuplicateKey, `1e309`: rowwire.JSONNumber},
+		},
 		{name: "bytea", sqlType: "bytea", kind: rowwire.Bytes, text: "encode(v, 'hex')", accepted: []string{`\x`, `\x00ff10`, `\xdeadbeef`}},
 		{
 			name: "uuid", sqlType: "uuid", kind: rowwire.UUID,
@@ -139,7 +181,7 @@ func canonical(tb testing.TB, kind rowwire.Kind, v protoreflect.Value) string {
 		return time.Unix(v.Int()*86400, 0).UTC().Format(time.DateOnly)
 	case rowwire.Timestamp:
 		return time.UnixMicro(v.Int()).UTC().Format("2006-01-02 15:04:05.999999")
-	case rowwire.Float4, rowwire.Float8:
+	case rowwire.Float4, rowwire.Float8, rowwire.NumericFloat:
 		return strconv.FormatFloat(v.Float(), 'g', -1, 64)
 	default:
 		return v.String()
@@ -149,7 +191,7 @@ func canonical(tb testing.TB, kind rowwire.Kind, v protoreflect.Value) string {
 // canonicalText rewrites PostgreSQL's text of a float64 the way canonical does.
 func canonicalText(tb testing.TB, kind rowwire.Kind, s string) string {
 	tb.Helper()
-	if kind != rowwire.Float4 && kind != rowwire.Float8 {
+	if kind != rowwire.Float4 && kind != rowwire.Float8 && kind != rowwire.NumericFloat {
 		return s
 	}
 	f, err := strconv.ParseFloat(s, 64)
@@ -165,6 +207,7 @@ func TestTypes(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			conn := connect(t)
+			execute(t, conn, "SET intervalstyle = 'iso_8601'")
 			execute(t, conn, "CREATE TYPE mood AS ENUM ('glad', 'très triste')")
 			execute(t, conn, "CREATE DOMAIN year AS integer CHECK (VALUE BETWEEN 1901 AND 2155)")
 			execute(t, conn, "CREATE TABLE t (id serial PRIMARY KEY, v "+tc.sqlType+", vs "+tc.sqlType+"[])")
@@ -241,7 +284,8 @@ func TestArrays(t *testing.T) {
 		reason rowwire.Reason
 	}{
 		{sql: "'{a,b,\"c d\"}'::text[]", want: []string{"a", "b", "c d"}},
-		{sql: "'[5:6]={x,y}'::text[]", want: []string{"x", "y"}},
+		{sql: "'[5:6]={x,y}'::text[]", reason: rowwire.ShiftedArray},
+		{sql: "'[0:0]={x}'::text[]", reason: rowwire.ShiftedArray},
 		{sql: "'{}'::text[]"},
 		{sql: "NULL::text[]"},
 		{sql: "'{\"\"}'::text[]", want: []string{""}},
