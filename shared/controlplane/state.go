@@ -321,7 +321,7 @@ func (s *Store) LastReject(ctx context.Context, unit Unit) (id, keyless int64, e
 // for position 0 since the backfill began; keyless is how many more have none.
 func (s *Store) RejectedKeys(ctx context.Context, unit Unit, position int64) (keys [][]string, keyless int64, err error) {
 	rows, err := s.pool.Query(ctx, `SELECT r.key FROM tidemark.rejects r
-		 WHERE r.kind = 'extract' AND r.pipeline = $1 AND r.tenant = $2 AND r.name = $3 AND CASE WHEN $4 > 0 THEN r.position = $4
+		 WHERE r.kind = 'extract' AND r.pipeline = $1 AND r.tenant = $2 AND r.name = $3 AND CASE WHEN $4::bigint > 0 THEN r.position = $4
 		       ELSE r.rejected_at >= (SELECT started_at FROM tidemark.backfills WHERE pipeline = $1 AND tenant = $2 AND table_name = $3) END`,
 		unit.Pipeline, unit.Tenant, unit.Table, position)
 	if err != nil {

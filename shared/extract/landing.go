@@ -128,13 +128,12 @@ func (l *landing) openSink(ctx context.Context) error {
 		}
 	}
 	sink, err := l.Warehouse.Open(ctx, l.target, l.loaded, l.buffers)
-	switch fault.GRPCCode(err) {
-	case codes.NotFound: // the table was dropped, or is too new to be known everywhere
+	switch code := fault.GRPCCode(err); {
+	case code == codes.NotFound: // the table was dropped, or is too new to be known everywhere
 		return &fault.Error{Class: fault.Transient, Remedy: "the next run makes the table anew", Err: errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))}
-	case codes.PermissionDenied: // so BigQuery answers for one that is gone, too: the next run finds out
+	case code == codes.PermissionDenied: // so BigQuery answers for one that is gone, too: the next run finds out
 		return errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))
-	}
-	if err == nil {
+	case err == nil:
 		l.sink = sink
 	}
 	return err

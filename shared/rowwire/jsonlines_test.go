@@ -533,7 +533,7 @@ func TestJSONLineTooLong(t *testing.T) {
 }
 
 // TestJSONLinesDoNotAllocate: a line costs nothing beyond the buffer it goes to.
-func TestJSONLinesDoNotAllocate(t *testing.T) {
+func TestJSONLinesDoNotAllocate(t *testing.T) { //nolint:paralleltest // allocations of others would be counted
 	l := mixedLayout()
 	out, err := run(t, l, stream(mixedTuple(7)))
 	if err != nil {

@@ -233,3 +233,40 @@ func TestSweepOfATableThatIsGone(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
+
+// TestSweepKeeps leaves out the rows that the source has and that could not be carried.
+func TestSweepKeeps(t *testing.T) {
+	t.Parallel()
+	s := newShore(t)
+	for _, mode := range []warehouse.Mode{warehouse.Append, warehouse.Merge} {
+		for _, deletes := range []warehouse.Deletes{warehouse.SoftDeletes, warehouse.HardDeletes} {
+			table := s.table(deletes)
+			table.Mode, table.Key = mode, []string{"id", "name"}
+			s.ensure(t, table)
+			b := batch{Generation: 1, Position: 1, Rows: []version{{Key: 1, Name: "a"}, {Key: 2, Name: "größe "}, {Key: 2, Name: "b"}, {Key: 12, Name: ":"}, {Key: 1, Name: "2:"}}}
+			b.number()
+			s.land(t, table, b)
+			if !table.TellsKeys() {
+				t.Fatal("keys of numbers and texts are not told")
+			}
+			sweep := warehouse.Sweep{Below: warehouse.GenerationPrefix(2), Version: warehouse.VersionAt(2, 0, 0), At: now, Keep: [][]string{{"2", "größe"}, {"12", ":"}}}
+			if swept, err := s.client.Sweep(t.Context(), table, sweep); err != nil || swept.Rows != 3 {
+				t.Fatalf("%s: swept %+v, %v", mode, swept, err)
+			}
+			var left []string
+			for _, v := range s.view(t, table) {
+				if !v.Deleted {
+					left = append(left, fmt.Sprintf("%d %s", v.Key, v.Name))
+				}
+			}
+			if diff := gocmp.Diff([]string{"2 größe ", "12 :"}, left); diff != "" {
+				t.Errorf("%s: left (-want +got):\n%s", mode, diff)
+			}
+		}
+	}
+	table := s.table(warehouse.SoftDeletes)
+	table.Key = []string{"day"}
+	if table.TellsKeys() {
+		t.Error("a date is told by its text")
+	}
+}
