@@ -203,7 +203,9 @@ func (t *Table) metadata() *bigquery.TableMetadata {
 		md.Description = "Every version of " + t.Name + " that Tidemark has seen."
 	case CDC:
 		md.TableConstraints = &bigquery.TableConstraints{PrimaryKey: &bigquery.PrimaryKey{Columns: t.Key}}
-		md.MaxStaleness = staleness(t.MaxStaleness)
+		if t.MaxStaleness > 0 {
+			md.MaxStaleness = staleness(t.MaxStaleness)
+		}
 	case Merge, Replace:
 	}
 	return md
@@ -247,14 +249,19 @@ func (t *Table) column(name string) *Column {
 
 func clusterable(c *Column) bool {
 	switch c.Kind {
-	case rowwire.Bytes, rowwire.Float4, rowwire.Float8, rowwire.JSON, rowwire.JSONB, rowwire.Time:
+	case rowwire.Bytes, rowwire.Float4, rowwire.Float8, rowwire.NumericFloat, rowwire.JSON, rowwire.JSONB, rowwire.JSONText, rowwire.Time,
+		rowwire.Interval, rowwire.Geography:
 		return false
 	default:
 		return !c.Repeated
 	}
 }
 
-// CheckLayout refuses a partition or cluster column that cannot be one.
+// maxPrimaryKey is the number of columns that BigQuery allows a primary key.
+const maxPrimaryKey = 16
+
+// CheckLayout refuses a partition or cluster column that cannot be one, and a key that
+// the mode cannot have.
 func (t *Table) CheckLayout() error {
 	if p := t.Partition; p != nil {
 		c := t.column(p.Column)
@@ -265,6 +272,9 @@ func (t *Table) CheckLayout() error {
 		if !timed || c.Repeated {
 			return fault.Fix(fmt.Errorf("%s of %s cannot be partitioned by %s", p.Column, t.Name, p.Granularity), "choose a timestamp column, or a date column by day, month or year")
 		}
+	}
+	if t.Mode == CDC && len(t.Key) > maxPrimaryKey {
+		return fault.Fix(fmt.Errorf("the key of %s has %d columns, and a primary key in BigQuery at most %d", t.Name, len(t.Key), maxPrimaryKey), "choose another write mode")
 	}
 	for _, name := range t.ClusterBy {
 		if c := t.column(name); c == nil || !clusterable(c) {
