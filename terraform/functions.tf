@@ -12,7 +12,7 @@ locals {
       cpu           = "1"
       max_instances = 4
       dataset_role  = "roles/bigquery.dataEditor"
-      project_roles = ["roles/bigquery.jobUser"] # load jobs and MERGE; asks the log about a commit whose stream BigQuery has forgotten
+      project_roles = ["roles/bigquery.jobUser", "roles/bigquery.readSessionUser"] # load jobs and MERGE; what a table has that the source has no more
     }
     dedup = {
       topic         = "tidemark-dedup"

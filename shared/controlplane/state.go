@@ -18,6 +18,7 @@ type State struct {
 	Position    int64           // of the newest committed batch, microseconds of the source's clock or later
 	Cursor      json.RawMessage // nil before the first batch
 	Pending     *Pending        // a batch whose commit is not known to have happened
+	Basis       string          // what the cursor is about
 	Fingerprint string          // of what the destination was last made to fit
 	Destination string          // table that holds the rows; "" before it is known
 	Live        bool            // what people query shows that table
@@ -36,8 +37,9 @@ type Place struct {
 // Pending is a batch written to a stream that is about to be committed: all
 // that is needed to move the cursor if it turns out that it was.
 type Pending struct {
-	Stream     string          `json:"stream"`      // what the destination knows the batch by; "" for nothing to commit
-	At         time.Time       `json:"at,omitzero"` // _synced_at of the rows
+	Stream     string          `json:"stream"`        // what the destination knows the batch by; "" for nothing to commit
+	At         time.Time       `json:"at,omitzero"`   // _synced_at of the rows
+	Sent       time.Time       `json:"sent,omitzero"` // when all of them had been sent, by the clock of the function
 	Position   int64           `json:"position"`
 	Cursor     json.RawMessage `json:"cursor"`
 	Rows       int64           `json:"rows"`
@@ -59,7 +61,8 @@ type Reject struct {
 	Column string
 	Reason string
 	Row    json.RawMessage
-	Key    json.RawMessage // as a JSON array of texts; nil where the row cannot be read again by it
+	// Key is a JSON array of texts, empty where nothing may know them; nil of what is no row.
+	Key json.RawMessage
 }
 
 // State reads where the unit of the lease stands; a table never seen stands at
@@ -67,13 +70,13 @@ type Reject struct {
 func (s *Store) State(ctx context.Context, unit Unit) (State, error) {
 	var st State
 	err := s.pool.QueryRow(ctx, `
-		SELECT s.generation, s.position, s.cursor, s.pending, s.fingerprint, s.truncated, s.destination, s.live, s.shape,
+		SELECT s.generation, s.position, s.cursor, s.pending, s.basis, s.fingerprint, s.truncated, s.destination, s.live, s.shape,
 		       CASE WHEN b.generation IS NOT NULL THEN json_build_object('generation', b.generation, 'requested_by', b.requested_by,
 		            'barrier', b.barrier, 'batch_rows', b.batch_rows, 'estimated_rows', b.estimated_rows, 'started', b.started_at, 'finished', b.finished_at IS NOT NULL) END
 		  FROM tidemark.sync_state s LEFT JOIN tidemark.backfills b USING (pipeline, tenant, table_name)
 		 WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`,
 		unit.Pipeline, unit.Tenant, unit.Table).
-		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Fingerprint, &st.Truncated, &st.Destination, &st.Live, &st.Shape, &st.Backfill)
+		Scan(&st.Generation, &st.Position, &st.Cursor, &st.Pending, &st.Basis, &st.Fingerprint, &st.Truncated, &st.Destination, &st.Live, &st.Shape, &st.Backfill)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return State{Generation: 1, Live: true}, nil
 	}
@@ -310,7 +313,7 @@ func (s *Store) Distrust(ctx context.Context, l *Lease, unit Unit) error {
 // LastReject is the id of the unit's newest reject, 0 if it has none, and how many have no
 // key to read them again by.
 func (s *Store) LastReject(ctx context.Context, unit Unit) (id, keyless int64, err error) {
-	if err := s.pool.QueryRow(ctx, `SELECT coalesce(max(id), 0), count(*) FILTER (WHERE key IS NULL) FROM tidemark.rejects
+	if err := s.pool.QueryRow(ctx, `SELECT coalesce(max(id), 0), count(*) FILTER (WHERE key = '[]') FROM tidemark.rejects
 		WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3`, unit.Pipeline, unit.Tenant, unit.Table).Scan(&id, &keyless); err != nil {
 		return 0, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
 	}
@@ -329,7 +332,7 @@ func (s *Store) RejectedKeys(ctx context.Context, unit Unit, position int64) (ke
 	}
 	var key []string
 	if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {
-		if key == nil {
+		if len(key) == 0 {
 			keyless++
 		} else {
 			keys = append(keys, slices.Clone(key))
@@ -342,10 +345,11 @@ func (s *Store) RejectedKeys(ctx context.Context, unit Unit, position int64) (ke
 }
 
 // Rejects returns the unit's rejected rows that can be read again by their key, oldest
-// first, at most limit of those above the id after and up to another.
-func (s *Store) Rejects(ctx context.Context, unit Unit, after, upto int64, limit int) (ids []int64, keys [][]string, err error) {
+// first, at most limit of those above the id after and up to another; all says that those
+// count whose keys nothing may know.
+func (s *Store) Rejects(ctx context.Context, unit Unit, after, upto int64, limit int, all bool) (ids []int64, keys [][]string, err error) {
 	rows, err := s.pool.Query(ctx, `SELECT id, key FROM tidemark.rejects WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3
-		AND key IS NOT NULL AND id > $4 AND id <= $5 ORDER BY id LIMIT $6`, unit.Pipeline, unit.Tenant, unit.Table, after, upto, limit)
+		AND key IS NOT NULL AND ($7 OR key <> '[]') AND id > $4 AND id <= $5 ORDER BY id LIMIT $6`, unit.Pipeline, unit.Tenant, unit.Table, after, upto, limit, all)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
 	}

@@ -155,7 +155,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	err = w.finish(ctx, waiting(ctx, err))
 	lease.Release(ctx)
 	if err == nil && more {
-		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Table: unit.Table})
+		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Table: unit.Table, Retry: w.retrying})
 	}
 	if err != nil {
 		return fmt.Errorf("extracting %s: %w", t.Name, err)
@@ -182,6 +182,7 @@ type work struct {
 	runID    int64 // 0: nothing worth a record has happened yet
 	warnings []string
 	detail   map[string]any // of the run's record
+	merging  sync.Mutex     // of chunks that land together
 	load     atomic.Bool    // some rows cannot be streamed: from here on the run's batches are loaded
 }
 
@@ -249,7 +250,8 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 			}
 		}
 		if !more {
-			return false, w.settle(ctx)
+			err := w.settle(ctx)
+			return w.retrying, err
 		}
 		if !tick.TimeLeft(ctx) {
 			return true, nil
@@ -259,7 +261,7 @@ func (w *work) run(ctx context.Context) (more bool, err error) {
 
 // settle does what is to be done once there is nothing more to move.
 func (w *work) settle(ctx context.Context) error {
-	if err := w.retry(ctx); err != nil {
+	if err := w.retry(ctx); err != nil || w.retrying {
 		return err
 	}
 	return w.goLive(ctx)
@@ -351,6 +353,11 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
 	}
 	w.target.Base, p.Destination, p.Live = placed.Base, placed.Base, placed.Live
 	p.Basis = w.capture.Basis() + " into " + placed.Identity
+	if w.state.Basis != "" && w.state.Basis != p.Basis || p.Reread {
+		if err := w.forget(ctx); err != nil {
+			return err
+		}
+	}
 	before := w.state.Generation
 	if w.state, err = w.Control.Prepared(ctx, w.lease, w.unit, p); err != nil {
 		return err
@@ -361,6 +368,21 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
 		w.warn(ctx, "the table is read again: "+reread)
 	default:
 		w.warn(ctx, "the table is loaded anew: its cursor, key or destination is another one")
+	}
+	return nil
+}
+
+// forget makes sure that no batch of before lands once the table is loaded anew: one may
+// be on its way yet (I5).
+func (w *work) forget(ctx context.Context) error {
+	pending, err := w.pending(ctx)
+	if err != nil {
+		return err
+	}
+	for place, p := range pending {
+		if err := w.Warehouse.Forget(ctx, w.target, w.batchOf(place, *p)); err != nil {
+			return fmt.Errorf("giving up an interrupted commit: %w", err)
+		}
 	}
 	return nil
 }
@@ -447,25 +469,36 @@ func (w *work) trim(ctx context.Context, cursor json.RawMessage) {
 // or lost its answer: the commit is made, if it was not, and the cursor moves. Only a
 // stream that can no longer be committed is given up, and its rows read again.
 func (w *work) resolve(ctx context.Context) error {
-	pending := map[controlplane.Place]*controlplane.Pending{{Unit: w.unit}: w.state.Pending}
-	if b := w.state.Backfill; b != nil && !b.Finished {
-		chunks, err := w.Control.Chunks(ctx, w.unit)
-		if err != nil {
-			return err
-		}
-		for _, c := range chunks {
-			pending[controlplane.Place{Unit: w.unit, Chunk: c.ID}] = c.Pending
-		}
+	pending, err := w.pending(ctx)
+	if err != nil {
+		return err
 	}
 	for place, p := range pending {
-		if p == nil {
-			continue
-		}
 		if err := w.resolvePlace(ctx, place, *p); err != nil {
 			return fmt.Errorf("resolving an interrupted commit: %w", err)
 		}
 	}
 	return nil
+}
+
+// pending are the batches whose commit is not known to have happened.
+func (w *work) pending(ctx context.Context) (map[controlplane.Place]*controlplane.Pending, error) {
+	out := map[controlplane.Place]*controlplane.Pending{}
+	if w.state.Pending != nil {
+		out[controlplane.Place{Unit: w.unit}] = w.state.Pending
+	}
+	if b := w.state.Backfill; b != nil && !b.Finished {
+		chunks, err := w.Control.Chunks(ctx, w.unit)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range chunks {
+			if c.Pending != nil {
+				out[controlplane.Place{Unit: w.unit, Chunk: c.ID}] = c.Pending
+			}
+		}
+	}
+	return out, nil
 }
 
 func (w *work) resolvePlace(ctx context.Context, place controlplane.Place, p controlplane.Pending) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
@@ -45,6 +46,7 @@ type landing struct {
 	refused []warehouse.RefusedRow
 
 	resolved []int64 // rejects that the batch answers
+	tolerant bool    // whatever share of it is refused
 }
 
 type reject struct {
@@ -57,10 +59,20 @@ type reject struct {
 func (l *landing) land(ctx context.Context) (source.Result, error) {
 	defer l.close()
 	result, err := l.fill(ctx)
-	if err != nil {
-		return result, err
+	if err == nil {
+		err = l.commit(ctx, result)
 	}
-	return result, l.commit(ctx, result)
+	return result, l.doubted(ctx, err)
+}
+
+// doubted has the next run look at the destination again where this one's failure may
+// come of it: it may be gone, and is made anew then.
+func (l *landing) doubted(ctx context.Context, err error) error {
+	_, refused := errors.AsType[*warehouse.CommitError](err)
+	if refused || fault.GRPCCode(err) == codes.NotFound || fault.HTTPStatus(err) == http.StatusNotFound {
+		return errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))
+	}
+	return err
 }
 
 // fill reads the rows into the stream and closes it for more.
@@ -176,7 +188,7 @@ func (l *landing) commit(ctx context.Context, result source.Result) error {
 		return err
 	}
 	p := controlplane.Pending{
-		Position: l.position, Cursor: result.Cursor, RunID: l.runID, At: l.read.At(),
+		Position: l.position, Cursor: result.Cursor, RunID: l.runID, At: l.read.At(), Sent: time.Now(),
 		Rows: l.rows.Rows() - int64(len(l.refused)) - result.Deleted, Read: read, Deleted: result.Deleted,
 		Rejected: int64(len(rejects)), Bytes: l.rows.Bytes(), Partitions: l.rows.Partitions(), More: result.More, Done: !result.More, Resolved: l.resolved,
 	}
@@ -216,7 +228,7 @@ func (w *work) settled(ctx context.Context, place controlplane.Place, p controlp
 	if p.Truncated != "" && !p.More {
 		// After all the rows, so that readers never see the table empty, or a part of what
 		// it was filled with again (I6): what they hold is newer than the truncation and stays.
-		sweep := warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: time.Now(), Since: p.At}
+		sweep := warehouse.Sweep{Below: p.Truncated, Version: p.Truncated, At: time.Now(), Since: p.Sent}
 		if w.spec.Capture.Method == pipeline.MethodSnapshot { // it came across those
 			var err error
 			if sweep.Keep, _, err = w.Control.RejectedKeys(ctx, w.unit, p.Position); err != nil {
@@ -249,7 +261,7 @@ func (w *work) settled(ctx context.Context, place controlplane.Place, p controlp
 
 // tellsApart reports whether a sweep can leave the rejected rows alone.
 func (l *landing) tellsApart(rejects []controlplane.Reject) bool {
-	return len(rejects) == 0 || l.target.TellsKeys() && !slices.ContainsFunc(rejects, func(r controlplane.Reject) bool { return r.Key == nil })
+	return len(rejects) == 0 || l.target.TellsKeys() && !slices.ContainsFunc(rejects, func(r controlplane.Reject) bool { return len(r.Key) <= len(noKey) })
 }
 
 // sweep tombstones what is older than a version, and accounts for it.
@@ -288,10 +300,18 @@ func (l *landing) commitSink(ctx context.Context, p controlplane.Pending) error 
 			return err
 		}
 		if !counted { // nor may the next run start it: the rows are read again
-			l.Warehouse.Abandon(ctx, l.batchOf(l.place, p))
+			err := l.Control.DiscardPending(ctx, l.lease, l.place, p)
+			if err == nil { // and not before: what is left of it would be loaded for the whole
+				l.Warehouse.Abandon(ctx, l.batchOf(l.place, p))
+			}
 			return errors.Join(fault.Fix(fmt.Errorf("the table has had %d load jobs within a day, which is all that BigQuery allows", warehouse.LoadsPerDay),
-				"have it run less often (every), or raise batch_rows; it goes on by itself as the day passes"), l.Control.DiscardPending(ctx, l.lease, l.place, p))
+				"have it run less often (every), or raise batch_rows; it goes on by itself as the day passes"), err)
 		}
+	}
+	if l.target.Mode == warehouse.Merge {
+		// Two that insert the same row at once would each insert it.
+		l.merging.Lock()
+		defer l.merging.Unlock()
 	}
 	err := l.Warehouse.Commit(ctx, l.target, l.batchOf(l.place, p))
 	var refused *warehouse.CommitError
@@ -309,7 +329,7 @@ const toleratedRejects = 100
 func (l *landing) tolerable(read, entries int64) error {
 	rejected := int64(len(l.rejects)+len(l.refused)) + entries
 	share := float64(rejected) / float64(max(read+entries, rejected))
-	if rejected <= toleratedRejects || share <= l.spec.MaxRejects {
+	if l.tolerant || rejected <= toleratedRejects || share <= l.spec.MaxRejects {
 		return nil
 	}
 	why := "BigQuery refused them"
@@ -321,6 +341,9 @@ func (l *landing) tolerable(read, entries int64) error {
 		"change the column's type, mend its values in the source, or raise max_reject_percent in the pipeline file")
 }
 
+// noKey is of a row that is rejected, and whose key nothing may know, or does.
+var noKey = json.RawMessage("[]") //nolint:gochecknoglobals // a constant
+
 // wholeRows are the rows left out: what we refused as it is in the snapshot,
 // what BigQuery refused as it was sent, and entries that name no row.
 func (l *landing) wholeRows(ctx context.Context, entries []source.Refused) ([]controlplane.Reject, error) {
@@ -330,7 +353,7 @@ func (l *landing) wholeRows(ctx context.Context, entries []source.Refused) ([]co
 		if err != nil {
 			return nil, err
 		}
-		kept := controlplane.Reject{Column: r.column, Reason: r.reason, Row: whole.Row}
+		kept := controlplane.Reject{Column: r.column, Reason: r.reason, Row: whole.Row, Key: noKey}
 		if whole.Key != nil {
 			if kept.Key, err = json.Marshal(whole.Key); err != nil {
 				return nil, fmt.Errorf("writing the key of a rejected row: %w", err)
@@ -339,7 +362,7 @@ func (l *landing) wholeRows(ctx context.Context, entries []source.Refused) ([]co
 		out = append(out, kept)
 	}
 	for _, r := range l.refused {
-		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row})
+		out = append(out, controlplane.Reject{Reason: r.Reason, Row: r.Row, Key: noKey})
 	}
 	for _, r := range entries {
 		out = append(out, controlplane.Reject{Column: r.Column, Reason: r.Reason, Row: r.Row})

@@ -109,7 +109,13 @@ func (r *Runner) slot(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 		}
 	}
 	if err == nil && more {
-		if err := r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Table: tables[0].Name}); err != nil {
+		next := []tick.Message{{Pipeline: unit.Pipeline, Table: tables[0].Name}}
+		for _, t := range s.tables {
+			if t.retrying && t.err == nil {
+				next = append(next, tick.Message{Pipeline: unit.Pipeline, Table: t.spec.Name, Retry: true})
+			}
+		}
+		if err := r.Publish(ctx, next...); err != nil {
 			return all(err)
 		}
 	}
@@ -160,7 +166,9 @@ func (s *slot) run(ctx context.Context) (more bool, err error) {
 				if more = more || left; err != nil || left {
 					return err
 				}
-				return t.settle(ctx)
+				err = t.settle(ctx)
+				more = more || t.retrying
+				return err
 			})
 		}
 		if !more || !tick.TimeLeft(ctx) {

@@ -242,14 +242,14 @@ func (f *appFeed) present(ctx context.Context, s *session, keys []awaited) (map[
 	rows, err := s.tx.Query(ctx, fmt.Sprintf("SELECT n::int - 1 FROM %s WITH ORDINALITY AS keys(%s, n) WHERE (%s) IN (SELECT %s FROM %s WHERE true%s)",
 		f.rows.boundKeys(), strings.Join(names, ", "), strings.Join(values, ", "), strings.Join(f.rows.compared(""), ", "), f.rows.Table.Source(), f.rows.carriedSQL()))
 	if err != nil {
-		return nil, fmt.Errorf("looking for deleted rows: %w", err)
+		return nil, fmt.Errorf("looking for deleted rows: %w", f.rows.withheld(err))
 	}
 	var n int
 	if _, err := pgx.ForEachRow(rows, []any{&n}, func() error {
 		there[n] = true
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("looking for deleted rows: %w", err)
+		return nil, fmt.Errorf("looking for deleted rows: %w", f.rows.withheld(err))
 	}
 	return there, nil
 }

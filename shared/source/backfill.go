@@ -145,7 +145,7 @@ func (s *session) countQuery(ctx context.Context) (rows int64, err error) {
 		strings.Join(key, " IS NOT NULL AND ")+" IS NOT NULL", s.rows.Table.Source(), s.rows.carriedSQL(), strings.Join(key, ", "))).Scan(&rows, &twice, &missing)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("running the query of %s: %w", s.rows.Table.Name, err)
+		return 0, fmt.Errorf("running the query of %s: %w", s.rows.Table.Name, s.rows.withheld(err))
 	case missing:
 		return 0, fault.Fix(fmt.Errorf("the query of %s returns a key (%s) that is NULL", s.rows.Table.Name, strings.Join(s.rows.Key, ", ")),
 			"leave such rows out: WHERE .. IS NOT NULL")

@@ -3,9 +3,11 @@ package source
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 )
 
@@ -16,13 +18,22 @@ type Retry struct {
 	*Rows
 	Keys   [][]string      // as Whole.Key
 	Cursor json.RawMessage // where the table stands, and stays
+	// Barrier is a transaction id: nothing is read before every transaction below it has
+	// ended, lest what has landed of one of them be taken back.
+	Barrier uint64
 }
 
-// Begin opens the read.
+var errBarrier = errors.New("transactions are open from before the rows were to be read again")
+
+// Begin opens the read. While the barrier stands, the error is transient.
 func (r *Retry) Begin(ctx context.Context, source *pgxpool.Pool) (Read, error) {
 	s, err := openSession(ctx, source, r.Rows)
 	if err != nil {
 		return nil, err
+	}
+	if s.now.xmin < r.Barrier {
+		s.Close(ctx)
+		return nil, &fault.Error{Class: fault.Transient, Err: errBarrier, Remedy: "the message comes again"}
 	}
 	return &retryRead{s, r}, nil
 }

@@ -123,12 +123,13 @@ const soon = 5 * time.Minute
 var ErrSkipped = errors.New("another run does this work")
 
 // Skipped is the answer to a delivery whose work another run holds: ErrSkipped
-// where the next tick comes soon or an operator asked, else cause as a transient
-// error, so that a nightly run whose first attempt was killed is not put off by
-// that attempt's own lease until the next night.
+// where the next tick comes soon or an operator asked for no more than that run
+// does, else cause as a transient error, so that a nightly run whose first attempt
+// was killed is not put off by that attempt's own lease until the next night.
 func (d Delivery) Skipped(cause error) error {
 	interval, ok := d.Cadence.Interval()
-	if d.Cadence == "" || ok && interval <= soon {
+	asks := d.Full || d.Retry // what the run that is under way does not do
+	if !asks && (d.Cadence == "" || ok && interval <= soon) {
 		return ErrSkipped
 	}
 	return fault.Recorded(&fault.Error{Class: fault.Transient, Err: cause})

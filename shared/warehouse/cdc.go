@@ -92,7 +92,7 @@ func (c *Client) tombstones(ctx context.Context, t *Table, s Sweep, result *Resu
 	keys.Columns, keys.Partition = nil, nil
 	for _, name := range t.Key {
 		column := *t.column(name)
-		column.Kind = queriedKind(column.Kind)
+		column.Kind, column.HashKey = queriedKind(column.Kind), nil // it is hashed already
 		keys.Columns = append(keys.Columns, column)
 	}
 	var buffers Buffers
@@ -133,11 +133,11 @@ func (c *Client) tombstones(ctx context.Context, t *Table, s Sweep, result *Resu
 // queriedKind is the kind of a column's values as CopyWriter writes what a query returned.
 func queriedKind(k rowwire.Kind) rowwire.Kind {
 	switch k {
-	case rowwire.Int2, rowwire.Int4:
+	case rowwire.Int2, rowwire.Int4, rowwire.NumericInt:
 		return rowwire.Int8
-	case rowwire.Float4:
+	case rowwire.Float4, rowwire.NumericFloat:
 		return rowwire.Float8
-	case rowwire.UUID:
+	case rowwire.UUID, rowwire.IntervalText:
 		return rowwire.Text
 	case rowwire.JSON:
 		return rowwire.JSONB

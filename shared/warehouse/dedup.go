@@ -61,7 +61,7 @@ func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBy
 	if err != nil {
 		return done, err
 	}
-	if t, err = t.partitioned(ctx, client); err != nil {
+	if t, err = t.asLog(ctx, client); err != nil || t == nil {
 		return done, err
 	}
 	bounds, err := t.bounds(partitions)
@@ -88,15 +88,19 @@ func (c *Client) Dedup(ctx context.Context, t *Table, partitions []string, maxBy
 	return done, errors.Join(over...)
 }
 
-// partitioned is the table with the column that it is partitioned by, which is asked
-// of the log where the table has none.
-func (t *Table) partitioned(ctx context.Context, client *bigquery.Client) (*Table, error) {
-	if t.Partition == nil || t.column(t.Partition.Column) != nil {
-		return t, nil
-	}
+// asLog is the table with the column that it is partitioned by, which is asked of the log
+// where the table has none. It is nil where the table is no log: where another mode is
+// declared than the one that made it, and nothing has been made by the new one yet.
+func (t *Table) asLog(ctx context.Context, client *bigquery.Client) (*Table, error) {
 	log, err := client.Dataset(t.Dataset).Table(t.BaseName()).Metadata(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("looking at %s: %w", t.BaseName(), err)
+	}
+	switch {
+	case !t.made(log):
+		return nil, nil //nolint:nilnil // there is nothing to clean up
+	case t.Partition == nil || t.column(t.Partition.Column) != nil:
+		return t, nil
 	}
 	kind := rowwire.Timestamp
 	for _, f := range log.Schema {
@@ -235,11 +239,11 @@ func (t *Table) bounds(partitions []string) ([]bound, error) {
 	}
 	column := quote(t.Partition.Column)
 	var out []bound
-	var from, to time.Time
+	var from, to time.Time // where within has any
 	var within []string
 	spans := 0
 	flush := func() {
-		if !from.IsZero() {
+		if len(within) > 0 {
 			b := t.between(column, from, to, spans)
 			b.partitions = within
 			out = append(out, b)
@@ -255,7 +259,7 @@ func (t *Table) bounds(partitions []string) ([]bound, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !from.IsZero() && start.Equal(to) {
+		if len(within) > 0 && start.Equal(to) {
 			to, within = end, append(within, id)
 			continue
 		}
@@ -277,7 +281,7 @@ func (t *Table) between(column string, from, to time.Time, n int) bound {
 		}
 		return at
 	}
-	return bound{
+	b := bound{
 		span: true,
 		name: from.Format(time.RFC3339) + " to " + to.Format(time.RFC3339),
 		on: func(alias string) string {
@@ -285,7 +289,15 @@ func (t *Table) between(column string, from, to time.Time, n int) bound {
 		},
 		parameters: []bigquery.QueryParameter{{Name: fmt.Sprintf("from%d", n), Value: value(from)}, {Name: fmt.Sprintf("to%d", n), Value: value(to)}},
 	}
+	if to.Year() > maxYear { // the first moment that BigQuery has no value for
+		b.on = func(alias string) string { return fmt.Sprintf("%s.%s >= @from%d", alias, column, n) }
+		b.parameters = b.parameters[:1]
+	}
+	return b
 }
+
+// maxYear is the last that BigQuery's dates and times have.
+const maxYear = 9999
 
 // span is the time a partition id covers, its end exclusive.
 func (p *Partition) span(id string) (from, to time.Time, err error) {

@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"cloud.google.com/go/bigquery"
 	"cloud.google.com/go/storage"
-	"google.golang.org/api/iterator"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/rowwire"
@@ -58,6 +59,9 @@ type loading struct {
 	cancel context.CancelFunc
 	line   []byte
 	rows   int64
+
+	descriptor *descriptorpb.DescriptorProto
+	refused    []RefusedRow
 }
 
 func (c *Client) newLoad(ctx context.Context, t *Table) (*loading, error) {
@@ -79,7 +83,7 @@ func (c *Client) newLoad(ctx context.Context, t *Table) (*loading, error) {
 	prefix := fmt.Sprintf("%s/%s/%s/", jobName(t.Dataset), jobName(t.BaseName()), rand.Text())
 	return &loading{
 		bucket: client.Bucket(c.config.StagingBucket), name: bucketScheme + c.config.StagingBucket + "/" + prefix,
-		prefix: prefix, lines: lines, always: t.Mode == Replace,
+		prefix: prefix, lines: lines, always: t.Mode == Replace, descriptor: descriptorOf(t.Columns, t.Mode),
 	}, nil
 }
 
@@ -90,9 +94,17 @@ func (l *loading) Append(ctx context.Context, b *rowwire.Batch) (*rowwire.Batch,
 			return nil, err
 		}
 		var err error
-		if l.line, err = l.lines.Append(l.line[:0], row); err != nil {
+		l.line, err = l.lines.Append(l.line[:0], row)
+		if refused, ok := errors.AsType[*rowwire.JSONLineError](err); ok { // I7
+			if err := l.leaveOut(row, refused.Error()); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("writing a row as JSON: %w", err)
 		}
+		l.rows++
 		if _, err := l.zipped.Write(l.line); err != nil {
 			return nil, fmt.Errorf("writing to the staging bucket: %w", err)
 		}
@@ -103,8 +115,17 @@ func (l *loading) Append(ctx context.Context, b *rowwire.Batch) (*rowwire.Batch,
 			}
 		}
 	}
-	l.rows += int64(len(b.Rows))
 	return b, nil
+}
+
+// leaveOut keeps a row aside that has no form in a file to load.
+func (l *loading) leaveOut(row []byte, reason string) error {
+	text, err := decodeRow(l.descriptor, row)
+	if err != nil {
+		return err
+	}
+	l.refused = append(l.refused, RefusedRow{text, reason})
+	return nil
 }
 
 // open begins a shard where there is none.
@@ -116,7 +137,7 @@ func (l *loading) open(ctx context.Context) error {
 		return fault.Fix(fmt.Errorf("the batch has more than %d shards of %d bytes", maxShards, shardBytes), "lower batch_rows, or use another write mode")
 	}
 	ctx, l.cancel = context.WithCancel(ctx)
-	l.object = l.bucket.Object(fmt.Sprintf("%s%05d.json.gz", l.prefix, l.shards)).NewWriter(ctx)
+	l.object = l.bucket.Object(objectName(l.prefix, l.shards)).NewWriter(ctx)
 	l.object.ChunkSize = uploadBytes
 	l.zipped = gzip.NewWriter(l.object)
 	l.shards++
@@ -143,18 +164,34 @@ func (l *loading) Finish(ctx context.Context) ([]RefusedRow, error) {
 		}
 	}
 	if l.object == nil {
-		return nil, nil
+		return l.refused, nil
 	}
-	return nil, l.closeShard()
+	return l.refused, l.closeShard()
 }
 
-// Name is the prefix of the objects.
+// Name is the prefix of the objects, and how many there are.
 func (l *loading) Name() string {
 	if l.shards == 0 {
 		return ""
 	}
-	return l.name
+	return l.name + "#" + strconv.Itoa(l.shards)
 }
+
+// objects are the names of a batch's objects within the bucket.
+func (c *Client) objects(b Batch) ([]string, error) {
+	prefix, count, _ := strings.Cut(strings.TrimPrefix(b.Name, bucketScheme+c.config.StagingBucket+"/"), "#")
+	shards, err := strconv.Atoi(count)
+	if err != nil {
+		return nil, fmt.Errorf("reading the name of a batch: %w", err)
+	}
+	out := make([]string, shards)
+	for i := range out {
+		out[i] = objectName(prefix, i)
+	}
+	return out, nil
+}
+
+func objectName(prefix string, shard int) string { return fmt.Sprintf("%s%05d.json.gz", prefix, shard) }
 
 // Rows is how many rows were written.
 func (l *loading) Rows() int64 { return l.rows }
@@ -174,7 +211,14 @@ func (c *Client) load(ctx context.Context, t *Table, b Batch) error {
 	if err != nil {
 		return err
 	}
-	from := bigquery.NewGCSReference(b.Name + "*")
+	objects, err := c.objects(b)
+	if err != nil {
+		return err
+	}
+	for i := range objects { // each by its name: one that is missing fails the job
+		objects[i] = bucketScheme + c.config.StagingBucket + "/" + objects[i]
+	}
+	from := bigquery.NewGCSReference(objects...)
 	from.SourceFormat = bigquery.JSON
 	table := client.Dataset(t.Dataset).Table(t.BaseName())
 	if slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Kind == rowwire.Interval }) {
@@ -192,7 +236,8 @@ func (c *Client) load(ctx context.Context, t *Table, b Batch) error {
 		loader.WriteDisposition = bigquery.WriteTruncateData
 	}
 	loader.Labels = b.Labels
-	err = c.once(ctx, "load", t, b, func(id string) (*bigquery.Job, error) {
+	// What is invalid are the rows, then: they would be so again.
+	err = c.once(ctx, loadJob, t, b, fault.Permanent, func(id string) (*bigquery.Job, error) {
 		loader.JobID = id
 		return loader.Run(ctx)
 	})
@@ -217,15 +262,12 @@ func (c *Client) forget(ctx context.Context, b Batch) {
 	if err != nil {
 		return
 	}
-	bucket := client.Bucket(c.config.StagingBucket)
-	prefix := strings.TrimPrefix(b.Name, bucketScheme+c.config.StagingBucket+"/")
-	objects := bucket.Objects(ctx, &storage.Query{Prefix: prefix})
-	for {
-		object, err := objects.Next()
-		if errors.Is(err, iterator.Done) || err != nil {
-			return
-		}
-		if err := bucket.Object(object.Name).Delete(ctx); err != nil {
+	objects, err := c.objects(b)
+	if err != nil {
+		return
+	}
+	for _, name := range objects {
+		if err := client.Bucket(c.config.StagingBucket).Object(name).Delete(ctx); err != nil && !errors.Is(err, storage.ErrObjectNotExist) {
 			return
 		}
 	}

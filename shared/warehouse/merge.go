@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -33,7 +34,7 @@ func (c *Client) ensureStaging(ctx context.Context, dataset *bigquery.Dataset, t
 	staging := dataset.Table(t.stagingName())
 	md, err := staging.Metadata(ctx)
 	if err == nil && !managed(md) {
-		return fault.Fix(fmt.Errorf("%s.%s exists, and was not made by Tidemark", t.Dataset, t.stagingName()), "rename or drop it, or give the pipeline another dataset")
+		return notOurs(t.Dataset, t.stagingName())
 	}
 	if err == nil {
 		widened, changed, err := widen(md.Schema, schemaOf(t.Columns))
@@ -79,7 +80,9 @@ func (c *Client) merge(ctx context.Context, t *Table, b Batch) error {
 	for _, bound := range bounds {
 		q.Parameters = append(q.Parameters, bound.parameters...)
 	}
-	return c.once(ctx, "merge", t, b, func(id string) (*bigquery.Job, error) {
+	// The statement is ours, and valid: what BigQuery calls invalid once it runs is that
+	// somebody else changes the same rows.
+	return c.once(ctx, mergeJob, t, b, fault.Transient, func(id string) (*bigquery.Job, error) {
 		q.JobID = id
 		return q.Run(ctx)
 	})
@@ -96,32 +99,94 @@ func staged(alias string) string {
 	return fmt.Sprintf("%[1]s.%[2]s = @at AND STARTS_WITH(%[1]s.%[3]s, @prefix)", alias, quote(SyncedAtColumn), quote(VersionColumn))
 }
 
-// once runs the job that commits a batch, which BigQuery does at most once: where it was
-// started before, or may have been, that job is looked up. A job that failed is a
-// *CommitError.
-func (c *Client) once(ctx context.Context, kind string, t *Table, b Batch, run func(id string) (*bigquery.Job, error)) error {
-	client, err := c.restClient(ctx)
-	if err != nil {
-		return err
-	}
+// The kinds of jobs that commit batches.
+const (
+	mergeJob = "merge"
+	loadJob  = "load"
+)
+
+// jobOf is the id of the job that commits a batch: no other batch has it.
+func jobOf(kind string, t *Table, b Batch) string {
 	sum := sha256.Sum256([]byte(b.Name))
-	id := "tidemark_" + kind + "_" + jobName(t.Name) + "_" + hex.EncodeToString(sum[:16])
+	return "tidemark_" + kind + "_" + jobName(t.Name) + "_" + hex.EncodeToString(sum[:16])
+}
+
+// once runs the job that commits a batch, which BigQuery does at most once: where it was
+// started before, or may have been, that job is looked up. A job that failed, or that
+// BigQuery would not start, is a *CommitError; invalid is the class of one that BigQuery
+// found invalid.
+func (c *Client) once(ctx context.Context, kind string, t *Table, b Batch, invalid fault.Class, run func(id string) (*bigquery.Job, error)) error {
+	id := jobOf(kind, t, b)
 	job, err := run(id)
-	if fault.HTTPStatus(err) == http.StatusConflict {
-		job, err = client.JobFromIDLocation(ctx, id, client.Location)
+	switch fault.HTTPStatus(err) {
+	case http.StatusConflict:
+		if job, err = c.started(ctx, id); err == nil && forgotten(job) {
+			return &CommitError{Name: b.Name, Err: fmt.Errorf("job %s was never started: %w", id, errForgotten)}
+		}
+	case http.StatusBadRequest, http.StatusNotFound:
+		return &CommitError{Name: b.Name, Err: fmt.Errorf("starting job %s: %w", id, err)}
 	}
 	if err != nil {
 		return fmt.Errorf("starting job %s: %w", id, err)
 	}
-	// The statement is ours, and valid: what BigQuery calls invalid once it runs is that
-	// somebody else changes the same rows.
-	if _, err := finish(ctx, job, fault.Transient); err != nil {
+	if _, err := finish(ctx, job, invalid); err != nil {
 		if ended := job.LastStatus(); ended != nil && ended.Done() {
 			return &CommitError{Name: b.Name, Err: err}
 		}
 		return err
 	}
 	return nil
+}
+
+func (c *Client) started(ctx context.Context, id string) (*bigquery.Job, error) {
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return client.JobFromIDLocation(ctx, id, client.Location)
+}
+
+// A job that takes up the id of one that shall never run has the label.
+const (
+	purposeLabel = "tidemark-purpose"
+	forgetting   = "forget"
+)
+
+var errForgotten = errors.New("the batch was given up")
+
+func forgotten(job *bigquery.Job) bool {
+	config, err := job.Config()
+	if err != nil {
+		return false
+	}
+	query, ok := config.(*bigquery.QueryConfig)
+	return ok && query.Labels[purposeLabel] == forgetting
+}
+
+// Forget makes sure that a finished batch which is not wanted any more does nothing
+// later: a job that commits it is waited for, and one that was not started yet never
+// will be, because its id is used up. Who still tries has a *CommitError.
+func (c *Client) Forget(ctx context.Context, t *Table, b Batch) error {
+	kind := loadJob
+	if !b.loaded() {
+		if kind = mergeJob; !strings.Contains(b.Name, "/tables/"+t.stagingName()+"/") {
+			return nil // no job has to do with it
+		}
+	}
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return err
+	}
+	q := client.Query("SELECT 1")
+	q.Labels = map[string]string{purposeLabel: forgetting}
+	err = c.once(ctx, kind, t, b, fault.Transient, func(id string) (*bigquery.Job, error) {
+		q.JobID = id
+		return q.Run(ctx)
+	})
+	if _, failed := errors.AsType[*CommitError](err); failed {
+		return nil
+	}
+	return err
 }
 
 // mergedPartitions are the partitions that the batch's rows belong to, and those where

@@ -43,7 +43,7 @@ func (c *Client) Expire(ctx context.Context, t *Table, r Retention, maxBytes int
 	if err != nil {
 		return done, err
 	}
-	if t, err = t.partitioned(ctx, client); err != nil {
+	if t, err = t.asLog(ctx, client); err != nil || t == nil {
 		return done, err
 	}
 	if err := c.expire(ctx, r, &jobs{client: client, table: t, kind: "expire", maxBytes: maxBytes, labels: labels, done: &done}); err != nil {

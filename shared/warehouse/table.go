@@ -345,7 +345,7 @@ func (c *Client) ensureName(ctx context.Context, dataset *bigquery.Dataset, t *T
 	case err != nil:
 		return false, err
 	case !managed(md):
-		return false, fault.Fix(fmt.Errorf("%s.%s exists, and was not made by Tidemark", t.Dataset, t.Name), "rename or drop it, or give the pipeline another dataset")
+		return false, notOurs(t.Dataset, t.Name)
 	case md.Type != bigquery.ViewTable || !strings.Contains(md.ViewQuery, c.path(t.Dataset, t.Base)):
 		return false, nil
 	case md.ViewQuery == query:
@@ -353,6 +353,10 @@ func (c *Client) ensureName(ctx context.Context, dataset *bigquery.Dataset, t *T
 	}
 	_, err = view.Update(ctx, bigquery.TableMetadataToUpdate{ViewQuery: query}, md.ETag)
 	return err == nil, err
+}
+
+func notOurs(dataset, name string) error {
+	return fault.Fix(fmt.Errorf("%s.%s exists, and was not made by Tidemark", dataset, name), "rename or drop it, or give the pipeline another dataset")
 }
 
 func (c *Client) createView(ctx context.Context, view *bigquery.Table, t *Table, query string) error {
@@ -387,6 +391,9 @@ func (c *Client) goLive(ctx context.Context, dataset *bigquery.Dataset, t *Table
 	missing := fault.HTTPStatus(err) == http.StatusNotFound
 	if err != nil && !missing {
 		return "", err
+	}
+	if !missing && !managed(md) {
+		return "", notOurs(t.Dataset, t.Name)
 	}
 	query := c.showSQL(t, base.Schema)
 	if !missing && md.Type == bigquery.ViewTable {

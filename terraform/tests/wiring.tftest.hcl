@@ -285,6 +285,7 @@ run "roles" {
       "test-project roles/bigquery.jobUser serviceAccount:tidemark-extract@test-project.iam.gserviceaccount.com",
       "test-project roles/bigquery.jobUser serviceAccount:tidemark-dedup@test-project.iam.gserviceaccount.com",
       "test-project roles/bigquery.jobUser serviceAccount:tidemark-reverse-etl@test-project.iam.gserviceaccount.com",
+      "test-project roles/bigquery.readSessionUser serviceAccount:tidemark-extract@test-project.iam.gserviceaccount.com",
       "test-project roles/bigquery.readSessionUser serviceAccount:tidemark-reverse-etl@test-project.iam.gserviceaccount.com",
     ])
     error_message = "The functions have other roles on the project than they need."
