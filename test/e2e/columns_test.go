@@ -316,8 +316,8 @@ func TestHiddenValuesStayHidden(t *testing.T) { //nolint:paralleltest // it take
 	before := slog.Default()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	defer slog.SetDefault(before)
-	for name, m := range methods() {
-		t.Run(name, func(t *testing.T) { //nolint:paralleltest // see above
+	for name, m := range methods() { //nolint:paralleltest // see above
+		t.Run(name, func(t *testing.T) {
 			w := newPeople(t, m, ", max_reject_percent: 100, deletes: hard, columns: {exclude: [password_hash], hash: [email, phone]}")
 			w.bq.Intercept(out.observe)
 			w.exec(`UPDATE people SET born = 'infinity' WHERE id = 4`)

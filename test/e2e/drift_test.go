@@ -83,7 +83,7 @@ func driftUnder(t *testing.T, capture, policy string) {
 			fmt.Fprintf(&sql, driftSQL+";", name)
 		}
 	}
-	url := ""
+	var url string
 	if strings.Contains(capture, "wal") {
 		_, url = logicalServer(t)
 	} else {
