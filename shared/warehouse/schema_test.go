@@ -469,6 +469,8 @@ func TestBounds(t *testing.T) {
 		{"without a value", rowwire.Timestamp, false, []string{NullPartition}, []part{{On: "x.`at` IS NULL"}}},
 		{"without a value and with", rowwire.Timestamp, false, []string{NullPartition, "20240201"}, []part{{On: "x.`at` IS NULL"}, between(day(1), day(2))}},
 		{"dates", rowwire.Date, false, []string{"20240201"}, []part{between(civil.Date{Year: 2024, Month: 2, Day: 1}, civil.Date{Year: 2024, Month: 2, Day: 2})}},
+		{"the first day", rowwire.Timestamp, false, []string{"00010101", "20240201"}, []part{between(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC)), span("1", day(1), day(2))}},
+		{"the last day", rowwire.Date, false, []string{"99991231"}, []part{{"x.`at` >= @from0", []bigquery.QueryParameter{{Name: "from0", Value: civil.Date{Year: 9999, Month: 12, Day: 31}}}}}},
 		{"local times", rowwire.DateTime, false, []string{"20240201"}, []part{between(civil.DateTimeOf(day(1)), civil.DateTimeOf(day(2)))}},
 	}
 	for _, test := range tests {

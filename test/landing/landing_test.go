@@ -210,29 +210,42 @@ func (s *shore) landRows(ctx context.Context, layout rowwire.Layout, table *ware
 
 // landWith writes what put gives to the transcoder.
 func (s *shore) landWith(ctx context.Context, layout rowwire.Layout, table *warehouse.Table, put func(*rowwire.Transcoder) error) ([]string, error) {
-	sink, err := s.client.Open(ctx, table, false, new(warehouse.Buffers))
+	sink, partitions, err := s.fill(ctx, layout, table, put)
 	if err != nil {
 		return nil, err
 	}
 	defer sink.Close()
+	if sink.Name() == "" {
+		return nil, nil
+	}
+	return partitions, s.client.Commit(ctx, table, warehouse.Batch{
+		Name: sink.Name(), Version: layout.VersionPrefix, At: time.UnixMicro(layout.SyncedAt), Partitions: partitions, Backfilled: true,
+	})
+}
+
+// fill finishes a batch and does not commit it.
+func (s *shore) fill(ctx context.Context, layout rowwire.Layout, table *warehouse.Table, put func(*rowwire.Transcoder) error) (warehouse.Sink, []string, error) {
+	sink, err := s.client.Open(ctx, table, false, new(warehouse.Buffers))
+	if err != nil {
+		return nil, nil, err
+	}
 	tr, err := rowwire.NewTranscoder(layout, nil,
 		func(full *rowwire.Batch) (*rowwire.Batch, error) { return sink.Append(ctx, full) },
 		func(r rowwire.Reject) error { return errors.New(r.Reason.String()) })
+	if err == nil {
+		err = put(tr)
+	}
+	if err == nil {
+		err = tr.Close()
+	}
+	if err == nil {
+		_, err = sink.Finish(ctx)
+	}
 	if err != nil {
-		return nil, err
+		sink.Close()
+		return nil, nil, err
 	}
-	if err := put(tr); err != nil {
-		return nil, err
-	}
-	if err := tr.Close(); err != nil {
-		return nil, err
-	}
-	if _, err := sink.Finish(ctx); err != nil || sink.Name() == "" {
-		return nil, err
-	}
-	return tr.Partitions(), s.client.Commit(ctx, table, warehouse.Batch{
-		Name: sink.Name(), Version: layout.VersionPrefix, At: time.UnixMicro(layout.SyncedAt), Partitions: tr.Partitions(), Backfilled: true,
-	})
+	return sink, tr.Partitions(), nil
 }
 
 // fields are the version's bytes as Postgres sends them.
