@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/test/postgres"
@@ -159,4 +160,37 @@ func (w *world) shown(table string) string {
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n")
+}
+
+// TestDriftIsKnownLate: the Storage Write API learns of a column minutes after it was
+// added. Until then runs fail, to be repeated, and nothing is landed without the column.
+func TestDriftIsKnownLate(t *testing.T) {
+	t.Parallel()
+	for _, write := range []string{"append", "history", "merge", "cdc, max_staleness: 0s"} {
+		t.Run(write, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "pipeline: shop\ndestination: {dataset: shop}\ntables:\n  - {name: items, capture: {method: changelog}, write: "+write+"}\n",
+				`CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'one'), (2, 'two')`)
+			w.tick()
+			w.bq.SetSchemaDelay(time.Hour)
+			w.exec(`ALTER TABLE items ADD note text`)
+			w.exec(`UPDATE items SET note = 'noted' WHERE id = 1`)
+			before := w.value(`SELECT cursor FROM tidemark.sync_state`)
+			err := w.extractOn(w.product, "")
+			if class, _ := fault.Classify(err); err == nil || class != fault.Transient {
+				t.Fatalf("the run ended in %v", err)
+			}
+			if after := w.value(`SELECT cursor FROM tidemark.sync_state`); after != before {
+				t.Errorf("the cursor moved from %s to %s", before, after)
+			}
+			w.bq.SetSchemaDelay(0)
+			w.tick()
+			if n := w.count(`SELECT COUNT(DISTINCT id) FROM shop.items WHERE note = 'noted'`); n != 1 {
+				t.Errorf("%d rows have the new column's value", n)
+			}
+			if write != "history" {
+				w.same("shop", "items")
+			}
+		})
+	}
 }
