@@ -370,7 +370,7 @@ func (s *slot) pull(ctx context.Context) (pulled wal.Pulled, err error) {
 		s.limit = 2 * limit
 	}
 	conn.Release() // before the tables need it
-	s.each(ctx, func(ctx context.Context, t *logged) error { return t.deferred(t.land(ctx, pulled)) })
+	s.each(ctx, func(ctx context.Context, t *logged) error { return t.deferred(ctx, t.land(ctx, pulled)) })
 	for _, t := range s.tables {
 		pulled.More = pulled.More || t.again
 		t.again = false
@@ -385,15 +385,17 @@ func (t *logged) follow(ctx context.Context, c wal.Change, clock time.Time) {
 		return
 	}
 	err := t.take(t.context(ctx), c, clock)
-	if err != nil {
+	if t.err = t.deferred(ctx, err); err != nil {
 		t.drop()
 	}
-	t.err = t.deferred(err)
 }
 
 // deferred leaves what no stream can carry to the next pull, which has it loaded.
-func (t *logged) deferred(err error) error {
+func (t *logged) deferred(ctx context.Context, err error) error {
 	if !errors.Is(err, errUnstreamable) {
+		if t.landing != nil {
+			err = t.landing.doubted(ctx, err)
+		}
 		return err
 	}
 	t.again = true
