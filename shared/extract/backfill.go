@@ -120,7 +120,7 @@ func (w *work) backfill(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	if len(chunks) == 0 {
-		return false, waiting(ctx, w.finishBackfill(ctx))
+		return false, w.waiting(ctx, w.finishBackfill(ctx))
 	}
 	if err := w.record(ctx); err != nil {
 		return false, err

@@ -152,7 +152,7 @@ func (r *Runner) table(ctx context.Context, u tick.Unit, t *pipeline.Table, d ti
 	if lost := context.Cause(lease.Context()); errors.Is(lost, controlplane.ErrLost) {
 		err = errors.Join(lost, err)
 	}
-	err = w.finish(ctx, waiting(ctx, err))
+	err = w.finish(ctx, w.waiting(ctx, err))
 	lease.Release(ctx)
 	if err == nil && more {
 		err = r.Publish(ctx, tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Table: unit.Table, Retry: w.retrying})
@@ -444,12 +444,17 @@ func (w *work) batch(ctx context.Context) (more bool, err error) {
 	return result.More, nil
 }
 
-// waiting turns what only has to wait for a later run into no error.
-func waiting(ctx context.Context, err error) error {
-	if !errors.Is(err, warehouse.ErrStale) && !errors.Is(err, warehouse.ErrInUse) {
+// waiting turns what only has to wait for a later run into no error. What waits for
+// max_staleness is as current as was asked for: that is no silence.
+func (w *work) waiting(ctx context.Context, err error) error {
+	stale := errors.Is(err, warehouse.ErrStale)
+	if !stale && !errors.Is(err, warehouse.ErrInUse) {
 		return err
 	}
 	slog.InfoContext(ctx, "the table waits", "reason", err)
+	if stale {
+		return w.Control.Touch(ctx, w.lease, w.unit, w.state.Cursor)
+	}
 	return nil
 }
 

@@ -102,7 +102,7 @@ func (r *Runner) slot(ctx context.Context, u tick.Unit, d tick.Delivery) []error
 	}
 	for i, t := range s.tables {
 		ctx := t.context(ctx)
-		failure := errors.Join(err, waiting(ctx, t.err))
+		failure := errors.Join(err, t.waiting(ctx, t.err))
 		t.detail = map[string]any{"slot": s.state.Name, "lag_bytes": s.state.Lag}
 		if failure = t.finish(ctx, failure); failure != nil {
 			errs[i] = telemetry.Scope(ctx, fmt.Errorf("extracting %s: %w", t.spec.Name, failure))
