@@ -339,7 +339,7 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
 		slog.WarnContext(ctx, "the table should be mended", "warning", warning)
 	}
 	shape := mapping.ShapeOf(table, w.target)
-	reread, err := w.drift(shape)
+	reread, err := w.drift(&shape)
 	if err != nil {
 		return err
 	}
@@ -388,13 +388,17 @@ func (w *work) forget(ctx context.Context) error {
 }
 
 // drift looks what has happened to the columns since the destination was made to fit.
-func (w *work) drift(now mapping.Shape) (reread string, err error) {
-	if w.state.Shape == nil || w.state.Cursor == nil { // nothing has landed
+func (w *work) drift(now *mapping.Shape) (reread string, err error) {
+	if w.state.Shape == nil {
 		return "", nil
 	}
 	var before mapping.Shape
 	if err := json.Unmarshal(w.state.Shape, &before); err != nil {
 		return "", fmt.Errorf("reading the shape of the table: %w", err)
+	}
+	now.Inherit(before)
+	if w.state.Cursor == nil { // nothing has landed
+		return "", nil
 	}
 	return now.Since(before).Follow(w.spec.SchemaChanges, w.spec.Name)
 }

@@ -20,6 +20,9 @@ type Shape struct {
 	Columns []ShapeColumn `json:"columns"`
 	// Last is the highest Number of the table's columns, carried or not.
 	Last int16 `json:"last"`
+	// Left are the names of columns that are carried no longer: BigQuery has their values
+	// yet.
+	Left []string `json:"left,omitempty"`
 }
 
 // ShapeColumn is a carried column.
@@ -42,6 +45,20 @@ func ShapeOf(table *catalog.Table, t *warehouse.Table) Shape {
 		})
 	}
 	return s
+}
+
+// Inherit takes over from the shape before what BigQuery has of columns that are gone.
+func (s *Shape) Inherit(before Shape) {
+	left := before.Left
+	for _, c := range before.Columns {
+		left = append(left, c.Landed)
+	}
+	for _, name := range left {
+		carried := slices.ContainsFunc(s.Columns, func(c ShapeColumn) bool { return c.Landed == name })
+		if !carried && !slices.Contains(s.Left, name) {
+			s.Left = append(s.Left, name)
+		}
+	}
 }
 
 // Drift is what has happened to a table's columns.
@@ -72,6 +89,8 @@ func (s Shape) Since(before Shape) Drift {
 		switch {
 		case old == nil && c.Missing && s.Table == before.Table && c.Number != 0:
 			stale(fmt.Sprintf("column %q was added with values for the rows there are", c.Name))
+		case old == nil && slices.Contains(before.Left, c.Landed):
+			stale(fmt.Sprintf("column %q was there once, and BigQuery has its values of then", c.Landed))
 		case old == nil && c.Number != 0 && s.Table == before.Table && c.Number <= before.Last:
 			stale(fmt.Sprintf("column %q was there before, and is carried from now on", c.Name))
 		case old == nil:

@@ -162,6 +162,21 @@ func (w *world) shown(table string) string {
 	return strings.Join(out, "\n")
 }
 
+// TestDroppedAndAddedLater: BigQuery keeps the values of a dropped column, which one that
+// is added later under its name has not.
+func TestDroppedAndAddedLater(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "pipeline: shop\ndestination: {dataset: shop}\ntables:\n  - {name: a, write: append, capture: {method: changelog}}\n  - {name: m, write: merge, capture: {method: changelog}}\n",
+		`CREATE TABLE a (id int PRIMARY KEY, name text); INSERT INTO a VALUES (1, 'one'), (2, 'two'); CREATE TABLE m (LIKE a INCLUDING ALL); INSERT INTO m SELECT * FROM a`)
+	w.tick()
+	for _, change := range []string{`DROP name`, `ADD other int`, `ADD name text`} {
+		w.exec(`ALTER TABLE a ` + change)
+		w.exec(`ALTER TABLE m ` + change)
+		w.tick()
+	}
+	w.same("shop", "a", "m")
+}
+
 // TestDriftIsKnownLate: the Storage Write API learns of a column minutes after it was
 // added. Until then runs fail, to be repeated, and nothing is landed without the column.
 func TestDriftIsKnownLate(t *testing.T) {
