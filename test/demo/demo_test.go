@@ -36,7 +36,7 @@ func TestDemoEndsByItselfWithBothSidesEqual(t *testing.T) {
 	if status != 0 {
 		t.Errorf("status %d, want 0", status)
 	}
-	for _, want := range append(sample.Tables(), "contact_labels", "rows by changelog,", "rows by wal,", "deleted rows are kept", "labels were renamed", "Both sides agree.", "Where to look:", "each back in contacts") {
+	for _, want := range append(sample.Tables(), "contact_labels", "by changelog to merge,", "by wal       to cdc,", "by snapshot  to replace,", "to history,", "deleted rows are kept", "labels were renamed", "Both sides agree.", "Where to look:", "each back in contacts") {
 		if !strings.Contains(text, want) {
 			t.Errorf("the summary says nothing of %q:\n%s", want, text)
 		}
