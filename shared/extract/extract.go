@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -339,7 +340,7 @@ func (w *work) prepare(ctx context.Context, table *catalog.Table) error {
 		slog.WarnContext(ctx, "the table should be mended", "warning", warning)
 	}
 	shape := mapping.ShapeOf(table, w.target)
-	reread, err := w.drift(&shape)
+	reread, err := w.drift(ctx, &shape)
 	if err != nil {
 		return err
 	}
@@ -388,7 +389,9 @@ func (w *work) forget(ctx context.Context) error {
 }
 
 // drift looks what has happened to the columns since the destination was made to fit.
-func (w *work) drift(now *mapping.Shape) (reread string, err error) {
+// Where the table is loaded anew whatever that is, a change that BigQuery cannot follow
+// is none of the rows that come.
+func (w *work) drift(ctx context.Context, now *mapping.Shape) (reread string, err error) {
 	if w.state.Shape == nil {
 		return "", nil
 	}
@@ -397,10 +400,26 @@ func (w *work) drift(now *mapping.Shape) (reread string, err error) {
 		return "", fmt.Errorf("reading the shape of the table: %w", err)
 	}
 	now.Inherit(before)
-	if w.state.Cursor == nil { // nothing has landed
+	anew := !strings.HasPrefix(w.state.Basis, w.capture.Basis()+" into ") && w.spec.SchemaChanges != pipeline.SchemaStop
+	if w.state.Cursor == nil || anew {
 		return "", nil
 	}
-	return now.Since(before).Follow(w.spec.SchemaChanges, w.spec.Name)
+	reread, stopped := now.Since(before).Follow(w.spec.SchemaChanges, w.spec.Name)
+	if stopped == nil {
+		return reread, nil
+	}
+	dropped, err := w.Warehouse.Dropped(ctx, w.target)
+	if err != nil || dropped {
+		return "", err
+	}
+	if _, ok := w.capture.(*source.Keyed); ok {
+		// A stopped table must not stop the application, whose writes fail while the
+		// triggers name a key column that is gone (I10).
+		if _, err := w.capture.Start(ctx, w.Source); err != nil {
+			return "", errors.Join(stopped, err)
+		}
+	}
+	return "", stopped
 }
 
 // warn logs what an operator should know of the run and puts it into its record.

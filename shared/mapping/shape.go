@@ -182,7 +182,7 @@ func (d Drift) Follow(policy pipeline.SchemaChanges, table string) (reread strin
 			"take the change back, or declare schema_changes: evolve (or resync) to go on with it")
 	case policy != pipeline.SchemaResync && len(d.Unfit) > 0:
 		return "", fault.Fix(fmt.Errorf("the columns of %s have changed in a way that BigQuery cannot follow: %s", table, strings.Join(d.Unfit, "; ")),
-			"take the change back; keep the column's name in BigQuery by columns: {rename: {<new>: <old>}}, or its type by columns: {as: {<column>: <type>}}; or declare schema_changes: resync, and the table is read again")
+			"take the change back; keep the column's name in BigQuery by columns: {rename: {<new>: <old>}}, or its type by columns: {as: {<column>: <type>}}; or declare schema_changes: resync, or drop the table in BigQuery, and it is read again")
 	case len(d.Unfit) > 0:
 		return strings.Join(d.Unfit, "; "), nil
 	}

@@ -83,6 +83,22 @@ func (c *Client) Ensure(ctx context.Context, t *Table) (Placement, error) {
 	return Placement{Base: placed.Base, Identity: fmt.Sprintf("%s.%s.%s@%d", c.config.Project, t.Dataset, placed.Base, md.CreationTime.UnixMilli()), Live: live}, nil
 }
 
+// Dropped reports whether the table with the rows is not there any more.
+func (c *Client) Dropped(ctx context.Context, t *Table) (bool, error) {
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return false, err
+	}
+	_, err = client.Dataset(t.Dataset).Table(t.BaseName()).Metadata(ctx)
+	if fault.HTTPStatus(err) == http.StatusNotFound {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking at %s.%s: %w", t.Dataset, t.BaseName(), err)
+	}
+	return false, nil
+}
+
 // ensureBase finds or makes the table with the rows, and sets t.Base.
 func (c *Client) ensureBase(ctx context.Context, dataset *bigquery.Dataset, t *Table) (*bigquery.TableMetadata, error) {
 	first := 0

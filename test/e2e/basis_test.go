@@ -37,7 +37,7 @@ func TestTypeChangeStopsUntilTheLogIsDropped(t *testing.T) {
 	w.exec(`ALTER TABLE items ALTER name TYPE int USING name::int`)
 	err := w.extractOn(w.product, "")
 	class, remedy := fault.Classify(err)
-	if err == nil || class != fault.Permanent || !strings.Contains(remedy, "drop the log table") {
+	if err == nil || class != fault.Permanent || !strings.Contains(remedy, "drop the table") {
 		t.Fatalf("got %v (%s), want a permanent error that says to drop the log", err, remedy)
 	}
 	must(t, w.client.Dataset("shop").Table("items_log").Delete(t.Context()))

@@ -259,6 +259,7 @@ func TestCrashWhileATableBecomesAView(t *testing.T) {
 	t.Parallel()
 	for n, reached := int64(1), true; reached && !t.Failed(); n++ {
 		c := newChanging(t, postgres.NewDatabase(t), way{"changelog", "merge"})
+		c.provoked = append(c.provoked, "Not found: Table") // what the call that was cut off had renamed after all
 		must(t, c.pairs.write(t.Context(), 10))
 		c.to(way{"changelog", "append"})
 		var renaming atomic.Bool
