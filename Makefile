@@ -24,13 +24,14 @@ demo: deps ## Start everything locally, sync a sample application both ways, and
 	cd test && $(GO) build -buildvcs=false -o $(out)/bin/ ./demo github.com/tidemark-data/tidemark/functions/local
 	$(out)/bin/demo -functions $(out)/bin/local -folder $(out)/demo
 
+# Most tests wait for servers more than they compute: -parallel 4 whatever the cores.
 # The test module reads files outside of it (terraform/, schemas/), which go's cache
 # of test results does not look at: -count=1.
 .PHONY: test
 test: deps ## Run every test: unit, property, and end to end against real Postgres and the emulators
 	$(GO) test -race -timeout 10m ./...
 	cd test && $(GO) test -race -timeout 10m ./cloudsql/...
-	cd test && $(GO) test $(googlesql) -count=1 -timeout 30m ./...
+	cd test && $(GO) test $(googlesql) -count=1 -parallel 4 -timeout 40m ./...
 
 .PHONY: lint
 lint: $(golangci) ## Check formatting, vet, lint, import directions and go.mod, in both modules
