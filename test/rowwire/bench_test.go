@@ -18,7 +18,7 @@ func createMixed(tb testing.TB, conn *pgx.Conn, rows int) {
 		c7 text, c8 varchar(40), c9 text, c10 jsonb, c11 uuid, c12 date, c13 timestamp, c14 timestamptz)`)
 	execute(tb, conn, fmt.Sprintf(`INSERT INTO mixed SELECT i, (random() * 1e9)::int, (i %% 30000)::smallint, i %% 3 = 0,
 		random() * 1e6, (random() * 1e9)::numeric(12,2), 'customer ' || i, md5(i::text), 'a longer note, the text of row ' || i || ', in one line',
-		jsonb_build_object('id', i, 'tags', jsonb_build_array('a', 'b'), 'score', random()), gen_random_uuid(),
+		jsonb_build_object('id', i, 'tags', jsonb_build_array('a', 'b'), 'score', (i %% 4000) * 0.25), gen_random_uuid(),
 		date '2020-01-01' + (i %% 2000), timestamp '2020-01-01' + random() * interval '2000 days',
 		timestamptz '2025-01-01 00:00Z' + i * interval '1 second' FROM generate_series(1, %d) AS i`, rows))
 	execute(tb, conn, "VACUUM (FREEZE, ANALYZE) mixed")
