@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -308,60 +307,6 @@ func (s *Store) Distrust(ctx context.Context, l *Lease, unit Unit) error {
 			WHERE pipeline = $1 AND tenant = $2 AND table_name = $3`, unit.Pipeline, unit.Tenant, unit.Table)
 		return err
 	})
-}
-
-// LastReject is the id of the unit's newest reject, 0 if it has none, and how many have no
-// key to read them again by.
-func (s *Store) LastReject(ctx context.Context, unit Unit) (id, keyless int64, err error) {
-	if err := s.pool.QueryRow(ctx, `SELECT coalesce(max(id), 0), count(*) FILTER (WHERE key = '[]') FROM tidemark.rejects
-		WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3`, unit.Pipeline, unit.Tenant, unit.Table).Scan(&id, &keyless); err != nil {
-		return 0, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
-	}
-	return id, keyless, nil
-}
-
-// RejectedKeys are the keys of the rows that were rejected in the batch of a position, or
-// for position 0 since the backfill began; keyless is how many more have none.
-func (s *Store) RejectedKeys(ctx context.Context, unit Unit, position int64) (keys [][]string, keyless int64, err error) {
-	rows, err := s.pool.Query(ctx, `SELECT r.key FROM tidemark.rejects r
-		 WHERE r.kind = 'extract' AND r.pipeline = $1 AND r.tenant = $2 AND r.name = $3 AND CASE WHEN $4::bigint > 0 THEN r.position = $4
-		       ELSE r.rejected_at >= (SELECT started_at FROM tidemark.backfills WHERE pipeline = $1 AND tenant = $2 AND table_name = $3) END`,
-		unit.Pipeline, unit.Tenant, unit.Table, position)
-	if err != nil {
-		return nil, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
-	}
-	var key []string
-	if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {
-		if len(key) == 0 {
-			keyless++
-		} else {
-			keys = append(keys, slices.Clone(key))
-		}
-		return nil
-	}); err != nil {
-		return nil, 0, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
-	}
-	return keys, keyless, nil
-}
-
-// Rejects returns the unit's rejected rows that can be read again by their key, oldest
-// first, at most limit of those above the id after and up to another; all says that those
-// count whose keys nothing may know.
-func (s *Store) Rejects(ctx context.Context, unit Unit, after, upto int64, limit int, all bool) (ids []int64, keys [][]string, err error) {
-	rows, err := s.pool.Query(ctx, `SELECT id, key FROM tidemark.rejects WHERE kind = 'extract' AND pipeline = $1 AND tenant = $2 AND name = $3
-		AND key IS NOT NULL AND ($7 OR key <> '[]') AND id > $4 AND id <= $5 ORDER BY id LIMIT $6`, unit.Pipeline, unit.Tenant, unit.Table, after, upto, limit, all)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
-	}
-	var id int64
-	var key []string
-	if _, err := pgx.ForEachRow(rows, []any{&id, &key}, func() error {
-		ids, keys = append(ids, id), append(keys, slices.Clone(key))
-		return nil
-	}); err != nil {
-		return nil, nil, fmt.Errorf("reading the rejects of %s: %w", unit.Table, err)
-	}
-	return ids, keys, nil
 }
 
 func insertRejects(ctx context.Context, tx pgx.Tx, kind string, unit Unit, run, position int64, rejects []Reject) error {

@@ -69,7 +69,8 @@ func (l *landing) land(ctx context.Context) (source.Result, error) {
 // come of it: it may be gone, and is made anew then.
 func (l *landing) doubted(ctx context.Context, err error) error {
 	_, refused := errors.AsType[*warehouse.CommitError](err)
-	if refused || fault.GRPCCode(err) == codes.NotFound || fault.HTTPStatus(err) == http.StatusNotFound {
+	code := fault.GRPCCode(err) // PermissionDenied is BigQuery's answer for a table that is gone, too
+	if refused || code == codes.NotFound || code == codes.PermissionDenied || fault.HTTPStatus(err) == http.StatusNotFound {
 		return errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))
 	}
 	return err
@@ -140,12 +141,10 @@ func (l *landing) openSink(ctx context.Context) error {
 		}
 	}
 	sink, err := l.Warehouse.Open(ctx, l.target, l.loaded, l.buffers)
-	switch code := fault.GRPCCode(err); {
-	case code == codes.NotFound: // the table was dropped, or is too new to be known everywhere
-		return &fault.Error{Class: fault.Transient, Remedy: "the next run makes the table anew", Err: errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))}
-	case code == codes.PermissionDenied: // so BigQuery answers for one that is gone, too: the next run finds out
-		return errors.Join(err, l.Control.Distrust(ctx, l.lease, l.unit))
-	case err == nil:
+	if fault.GRPCCode(err) == codes.NotFound { // the table was dropped, or is too new to be known everywhere
+		return &fault.Error{Class: fault.Transient, Remedy: "the next run makes the table anew", Err: err}
+	}
+	if err == nil {
 		l.sink = sink
 	}
 	return err

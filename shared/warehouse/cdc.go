@@ -139,8 +139,6 @@ func queriedKind(k rowwire.Kind) rowwire.Kind {
 		return rowwire.Float8
 	case rowwire.UUID, rowwire.IntervalText:
 		return rowwire.Text
-	case rowwire.JSON:
-		return rowwire.JSONB
 	default:
 		return k
 	}

@@ -47,7 +47,6 @@ func (c *Client) CanLoad() bool { return c.config.StagingBucket != "" }
 // loading is a batch on its way to the bucket.
 type loading struct {
 	bucket *storage.BucketHandle
-	name   string // gs://bucket/prefix
 	prefix string
 	lines  *rowwire.JSONLines
 	always bool // an empty batch is one too: it leaves an empty table
@@ -82,8 +81,7 @@ func (c *Client) newLoad(ctx context.Context, t *Table) (*loading, error) {
 	}
 	prefix := fmt.Sprintf("%s/%s/%s/", jobName(t.Dataset), jobName(t.BaseName()), rand.Text())
 	return &loading{
-		bucket: client.Bucket(c.config.StagingBucket), name: bucketScheme + c.config.StagingBucket + "/" + prefix,
-		prefix: prefix, lines: lines, always: t.Mode == Replace, descriptor: descriptorOf(t.Columns, t.Mode),
+		bucket: client.Bucket(c.config.StagingBucket), prefix: prefix, lines: lines, always: t.Mode == Replace, descriptor: descriptorOf(t.Columns, t.Mode),
 	}, nil
 }
 
@@ -174,7 +172,7 @@ func (l *loading) Name() string {
 	if l.shards == 0 {
 		return ""
 	}
-	return l.name + "#" + strconv.Itoa(l.shards)
+	return bucketScheme + l.bucket.BucketName() + "/" + l.prefix + "#" + strconv.Itoa(l.shards)
 }
 
 // objects are the names of a batch's objects within the bucket.
@@ -243,21 +241,14 @@ func (c *Client) load(ctx context.Context, t *Table, b Batch) error {
 	})
 	var failed *CommitError
 	if err == nil || errors.As(err, &failed) {
-		c.forget(ctx, b)
+		c.Abandon(ctx, b)
 	}
 	return err
 }
 
-// Abandon frees what a batch that will never be committed takes up.
+// Abandon removes the objects of a loaded batch, which is committed or never will be.
+// Those it does not reach the bucket's own rule removes within days.
 func (c *Client) Abandon(ctx context.Context, b Batch) {
-	if b.loaded() {
-		c.forget(ctx, b)
-	}
-}
-
-// forget removes the objects of a batch. Those it does not reach the bucket's own rule
-// removes within days.
-func (c *Client) forget(ctx context.Context, b Batch) {
 	client, err := c.storageClient(ctx)
 	if err != nil {
 		return

@@ -33,13 +33,16 @@ func (t *Table) stagingName() string { return t.Name + "_staging" }
 func (c *Client) ensureStaging(ctx context.Context, dataset *bigquery.Dataset, t *Table) error {
 	staging := dataset.Table(t.stagingName())
 	md, err := staging.Metadata(ctx)
-	if err == nil && !managed(md) {
+	switch {
+	case fault.HTTPStatus(err) == http.StatusNotFound:
+	case err != nil:
+		return fmt.Errorf("looking at %s: %w", t.stagingName(), err)
+	case !managed(md):
 		return notOurs(t.Dataset, t.stagingName())
-	}
-	if err == nil {
-		widened, changed, err := widen(md.Schema, schemaOf(t.Columns))
-		if err == nil && changed {
-			_, err = staging.Update(ctx, bigquery.TableMetadataToUpdate{Schema: widened}, md.ETag)
+	default:
+		update, err := t.update(md)
+		if err == nil && update != nil {
+			_, err = staging.Update(ctx, *update, md.ETag)
 			return err
 		}
 		if err == nil {
@@ -48,8 +51,6 @@ func (c *Client) ensureStaging(ctx context.Context, dataset *bigquery.Dataset, t
 		if err := staging.Delete(ctx); err != nil {
 			return fmt.Errorf("dropping %s: %w", t.stagingName(), err)
 		}
-	} else if fault.HTTPStatus(err) != http.StatusNotFound {
-		return fmt.Errorf("looking at %s: %w", t.stagingName(), err)
 	}
 	err = c.create(ctx, dataset, t.stagingName(), &bigquery.TableMetadata{
 		Schema: schemaOf(t.Columns), Labels: t.labels(),

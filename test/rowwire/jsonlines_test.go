@@ -89,11 +89,7 @@ func TestJSONLinesOfPostgres(t *testing.T) {
 	for _, tc := range typeCases() {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			conn := connect(t)
-			execute(t, conn, "SET intervalstyle = 'iso_8601'")
-			execute(t, conn, "CREATE TYPE mood AS ENUM ('glad', 'très triste')")
-			execute(t, conn, "CREATE DOMAIN year AS integer CHECK (VALUE BETWEEN 1901 AND 2155)")
-			execute(t, conn, "CREATE TABLE t (id serial PRIMARY KEY, v "+tc.sqlType+", vs "+tc.sqlType+"[])")
+			conn := tableOf(t, tc.sqlType)
 			for _, v := range tc.accepted {
 				element := v
 				if v == "null" {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
@@ -206,11 +207,7 @@ func TestTypes(t *testing.T) {
 	for _, tc := range typeCases() {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			conn := connect(t)
-			execute(t, conn, "SET intervalstyle = 'iso_8601'")
-			execute(t, conn, "CREATE TYPE mood AS ENUM ('glad', 'très triste')")
-			execute(t, conn, "CREATE DOMAIN year AS integer CHECK (VALUE BETWEEN 1901 AND 2155)")
-			execute(t, conn, "CREATE TABLE t (id serial PRIMARY KEY, v "+tc.sqlType+", vs "+tc.sqlType+"[])")
+			conn := tableOf(t, tc.sqlType)
 			const insert = "INSERT INTO t (v, vs) SELECT x, ARRAY[x, x] FROM (SELECT $1::text::%s AS x) AS s"
 			for _, v := range tc.accepted {
 				execute(t, conn, fmt.Sprintf(insert, tc.sqlType), v)
@@ -273,6 +270,17 @@ func compareValue(t *testing.T, c rowwire.Column, m *dynamicpb.Message, want *st
 			t.Errorf("%v: element %d is %q, want %q", c.Kind, i, got, text)
 		}
 	}
+}
+
+// tableOf makes a table t with a column v of a type and a column vs of an array of it.
+func tableOf(t *testing.T, sqlType string) *pgx.Conn {
+	t.Helper()
+	conn := connect(t)
+	execute(t, conn, "SET intervalstyle = 'iso_8601'")
+	execute(t, conn, "CREATE TYPE mood AS ENUM ('glad', 'très triste')")
+	execute(t, conn, "CREATE DOMAIN year AS integer CHECK (VALUE BETWEEN 1901 AND 2155)")
+	execute(t, conn, "CREATE TABLE t (id serial PRIMARY KEY, v "+sqlType+", vs "+sqlType+"[])")
+	return conn
 }
 
 func TestArrays(t *testing.T) {
