@@ -402,12 +402,14 @@ func (r *reader) syncs(p *Pipeline, doc document) {
 		r.unique(seen, at, "reverse sync", s.Name)
 		sync := Sync{
 			Name: s.Name, Every: r.cadence(at+"/every", s.Every), Query: s.Query, Table: s.Target.Table, Mode: s.Mode,
-			Key:              r.mapping(at+"/target/key", s.Target.Key, map[string]string{}),
-			BatchSize:        cmp.Or(s.Limits.BatchSize, defaultBatchSize),
-			LockTimeout:      r.duration(at+"/limits/lock_timeout", cmp.Or(s.Limits.LockTimeout, defaultLockTimeout)),
-			StatementTimeout: r.duration(at+"/limits/statement_timeout", cmp.Or(s.Limits.StatementTimeout, defaultStatementTimeout)),
-			Pause:            r.duration(at+"/limits/pause", cmp.Or(s.Limits.Pause, "0s")),
-			Line:             r.line(at),
+			Key: r.mapping(at+"/target/key", s.Target.Key, map[string]string{}),
+			Limits: Limits{
+				BatchSize:        cmp.Or(s.Limits.BatchSize, defaultBatchSize),
+				LockTimeout:      r.duration(at+"/limits/lock_timeout", cmp.Or(s.Limits.LockTimeout, defaultLockTimeout)),
+				StatementTimeout: r.duration(at+"/limits/statement_timeout", cmp.Or(s.Limits.StatementTimeout, defaultStatementTimeout)),
+				Pause:            r.duration(at+"/limits/pause", cmp.Or(s.Limits.Pause, "0s")),
+			},
+			Line: r.line(at),
 		}
 		taken := map[string]string{}
 		for _, m := range sync.Key {
@@ -417,7 +419,7 @@ func (r *reader) syncs(p *Pipeline, doc document) {
 		if len(sync.Columns) == 0 && sync.Mode == ModeUpdate {
 			r.problem(at+"/target", "an update needs columns to write", "add columns: {<column of the query>: <column of the table>}")
 		}
-		if sync.LockTimeout >= sync.StatementTimeout {
+		if sync.Limits.LockTimeout >= sync.Limits.StatementTimeout {
 			r.problem(at+"/limits", "lock_timeout is not below statement_timeout, so it could never fire", "make lock_timeout the smaller one")
 		}
 		p.ReverseETL = append(p.ReverseETL, sync)

@@ -104,12 +104,12 @@ func TestLoad(t *testing.T) {
 				{
 					Name: "scores", Every: "15m", Query: "SELECT customer_id, score, at FROM x", Table: "customers", Mode: pipeline.ModeUpdate,
 					Key: []pipeline.Mapping{{From: "customer_id", To: "id"}}, Columns: []pipeline.Mapping{{From: "at", To: "scored_at"}, {From: "score", To: "lifetime_value"}},
-					BatchSize: 10, LockTimeout: 500 * time.Millisecond, StatementTimeout: time.Minute, Pause: 1500 * time.Millisecond, Line: 33,
+					Limits: pipeline.Limits{BatchSize: 10, LockTimeout: 500 * time.Millisecond, StatementTimeout: time.Minute, Pause: 1500 * time.Millisecond}, Line: 33,
 				},
 				{
 					Name: "labels", Query: "SELECT 1", Table: "labels", Mode: pipeline.ModeUpsert,
 					Key: []pipeline.Mapping{{From: "a", To: "a"}, {From: "b", To: "b"}}, Columns: []pipeline.Mapping{},
-					BatchSize: 1000, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second, Line: 39,
+					Limits: pipeline.Limits{BatchSize: 1000, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second}, Line: 39,
 				},
 			},
 		},

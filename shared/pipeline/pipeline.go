@@ -193,24 +193,82 @@ type Mode string
 
 // The modes of reverse ETL.
 const (
+	ModeInsert Mode = "insert" // rows whose key is absent
 	ModeUpdate Mode = "update" // rows whose key is present
-	ModeUpsert Mode = "upsert" // and rows whose key is not
+	ModeUpsert Mode = "upsert" // both
+	ModeFill   Mode = "fill"   // of rows whose key is present, the columns that are NULL
+	ModeMirror Mode = "mirror" // both, and rows whose key is not in the source are deleted
 )
 
-// Sync is one BigQuery query and the Postgres table its result is written to.
+// Changes says how a reverse sync finds what has changed in its source.
+type Changes string
+
+// The ways to find changes. Whichever it is, a row that is in the table as it
+// should be is not written.
+const (
+	ChangesFull    Changes = "full"    // every row is compared with the table, every time
+	ChangesCursor  Changes = "cursor"  // rows whose cursor column has reached the last one seen
+	ChangesAppends Changes = "appends" // rows appended to the table of BigQuery since, by its own history
+	ChangesLedger  Changes = "ledger"  // rows with another checksum than the one last written, kept in BigQuery
+)
+
+// Sync is one source in BigQuery, or a file, and the Postgres table its rows are written to.
 type Sync struct {
-	Name             string
-	Every            Cadence
-	Query            string
-	Table            string
-	Key              []Mapping
-	Columns          []Mapping
-	Mode             Mode
-	BatchSize        int
+	Name  string
+	Every Cadence // "": by message alone
+	After []After // jobs of BigQuery after whose success it runs
+
+	// One of the three is set. {dataset} stands for the pipeline's, or the tenant's.
+	Query string // GoogleSQL
+	From  string // a table of BigQuery: table, dataset.table or project.dataset.table
+	CSV   string // gs://bucket/object, or a path on the machine that runs it; its first line has the names
+
+	Changes   Changes
+	Cursor    string        // of ChangesCursor: a column of the query
+	Lookback  time.Duration // of ChangesCursor, for columns of dates and times: how late a row may come
+	FullEvery time.Duration // unless ChangesFull: how old the last full comparison may become; 0: as old as it may
+
+	Table         string
+	Key           []Mapping
+	Columns       []Mapping
+	Many          bool   // a key names any number of rows of the table, each of which is written; update and fill
+	Where         string // SQL condition on rows of the table: no other is touched; "" for none
+	Mode          Mode
+	Deletes       Deletes // of ModeMirror: hard or soft
+	DeletedColumn string  // of soft deletes: a boolean that becomes true, or a time that becomes now
+	Approve       bool    // only a plan that a person approved is applied
+
+	Limits Limits
+	Line   int
+}
+
+// Limits protect the table, its rows and the database from a reverse sync.
+type Limits struct {
+	// Brakes: beyond them nothing is written. Percentages are shares, 0 to 1, and
+	// negative without a limit.
+	MaxDeletes       int64         // rows of one run; negative: no limit
+	MaxDeletePercent float64       // of the rows of the table that Where holds for
+	MaxSwingPercent  float64       // of the rows that the last full comparison read; negative: no limit
+	MaxStaleness     time.Duration // of what the source reads, by its last change; 0: no limit
+	FreshTables      []string      // what of that MaxStaleness is about; empty: all of it
+	AllowCascade     bool          // deletes may delete or change rows of other tables by ON DELETE
+
+	BatchSize        int           // most rows of one transaction
+	BatchTime        time.Duration // what a transaction should last: batches grow and shrink to it
 	LockTimeout      time.Duration
 	StatementTimeout time.Duration
 	Pause            time.Duration // between batches
-	Line             int
+
+	// The sync waits while one of these is exceeded.
+	MaxReplicationLag  int64         // bytes that a connected standby has not replayed; 0: no limit
+	MaxSlotLag         int64         // bytes that an active replication slot holds back; 0: no limit
+	MaxAutovacuumPause time.Duration // longest wait of a run for an autovacuum of the table; 0: none
+}
+
+// After is what a reverse sync runs after: one of the two is set.
+type After struct {
+	Table          string // dataset.table or table, to which a query, load or copy job has written
+	ScheduledQuery string // the id, or the display name, of a scheduled query of BigQuery
 }
 
 // Mapping takes a column of the query to a column of the table.

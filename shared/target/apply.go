@@ -58,7 +58,7 @@ func (s *Staging) batches(ctx context.Context, last int64, keepGoing func() bool
 		run:  func(ctx context.Context, from, to int64, skip bool) error { return s.batch(ctx, from, to, skip, done) },
 		held: func(from, to int64) { done.Locked += to - from + 1 },
 	}
-	size := int64(s.sync.BatchSize)
+	size := int64(s.sync.Limits.BatchSize)
 	for from := int64(1); from <= last; from += size {
 		if from > 1 && !keepGoing() {
 			return false, nil
@@ -71,7 +71,7 @@ func (s *Staging) batches(ctx context.Context, last int64, keepGoing func() bool
 			return false, fmt.Errorf("writing to %s: %w", s.table.Name, err)
 		}
 		if from+size <= last {
-			if err := pause(ctx, s.sync.Pause); err != nil {
+			if err := pause(ctx, s.sync.Limits.Pause); err != nil {
 				return false, err
 			}
 		}
@@ -113,7 +113,7 @@ var errAppeared = errors.New("rows to insert have appeared")
 func (s *Staging) batch(ctx context.Context, from, to int64, skip bool, done *Applied) error {
 	for strict := true; ; {
 		var now Applied
-		err := s.tx(ctx, s.sync.StatementTimeout, func(tx pgx.Tx) error {
+		err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
 			now = Applied{}
 			return s.write(ctx, tx, from, to, skip, strict, &now)
 		})
@@ -139,7 +139,7 @@ func (s *Staging) batch(ctx context.Context, from, to int64, skip bool, done *Ap
 // whether there were any.
 func (s *Staging) appeared(ctx context.Context, from, to int64) (bool, error) {
 	var found int64
-	err := s.tx(ctx, s.sync.StatementTimeout, func(tx pgx.Tx) error {
+	err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %s s SET action = 'update' WHERE n BETWEEN $1 AND $2 AND action = 'insert' AND EXISTS (SELECT FROM %s t WHERE %s)",
 			s.plan, s.table.SQLName(), s.match("t", "s")), from, to)
 		found = tag.RowsAffected()
@@ -286,7 +286,7 @@ func (s *Staging) isolate(ctx context.Context, from, to int64, w work) error {
 // available fails if the table as a whole is locked: then there is no use in
 // trying its rows one by one. To explain a statement takes the lock to write.
 func (s *Staging) available(ctx context.Context) error {
-	return s.tx(ctx, s.sync.StatementTimeout, func(tx pgx.Tx) error { return s.explain(ctx, tx) })
+	return s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error { return s.explain(ctx, tx) })
 }
 
 func (s *Staging) reject(ctx context.Context, n int64, w work, cause *dataError) error {

@@ -32,7 +32,7 @@ func (s *Staging) tx(ctx context.Context, limit time.Duration, f func(pgx.Tx) er
 			       set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
 			       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
 			       set_config('bytea_output', 'hex', true), set_config('row_security', 'off', true)`,
-			milliseconds(s.sync.LockTimeout), milliseconds(limit)); err != nil {
+			milliseconds(s.sync.Limits.LockTimeout), milliseconds(limit)); err != nil {
 			return err
 		}
 		return f(tx)

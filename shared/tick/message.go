@@ -29,6 +29,11 @@ type Message struct {
 	Full     bool             `json:"full,omitempty"`
 	DryRun   bool             `json:"dry_run,omitempty"`
 	Retry    bool             `json:"retry,omitempty"` // of refused rows: they are read and landed again
+	// Override is the id of a run of a sync that its brakes stopped: this one may do
+	// what that one would have done, and no more.
+	Override int64 `json:"override,omitempty"`
+	// Plan is the id of a dry run of a sync: what it planned is applied if it is still the plan.
+	Plan int64 `json:"plan,omitempty"`
 }
 
 // Delivery is a message with what Pub/Sub says of it.
@@ -47,7 +52,7 @@ const (
 	cronAge = 24 * time.Hour // of a cron expression, whose interval is nobody's guess
 )
 
-const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table":"orders"}; fields: cadence, pipeline, tenant, table, sync, full, dry_run, retry`
+const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table":"orders"}; fields: cadence, pipeline, tenant, table, sync, full, dry_run, retry, override, plan`
 
 // Decode reads a Pub/Sub event as the functions framework delivers it. Errors
 // are permanent: the same message can never be read.

@@ -41,6 +41,8 @@ type dataset struct {
 	meta   bq.Dataset
 	tables map[string]*table
 	hidden bool // holds anonymous results
+
+	results []*table // of those, in the order they came
 }
 
 // table is a table or a view.

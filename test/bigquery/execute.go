@@ -57,17 +57,18 @@ func (s *Server) runSelect(ctx context.Context, q statementRequest, p *prepared,
 	t.id = tableID{q.project, anonymousDataset, fmt.Sprintf("anon%d", s.cat.made+1)}
 	t.physical = s.cat.physicalName(t.id)
 	ds.tables[t.id.table] = t
-	old := oldestResult(ds)
+	ds.results = append(ds.results, t)
+	old := ds.oldestResult()
 	s.cat.mu.Unlock()
+	if old != nil {
+		s.discard(ctx, ds, old)
+	}
 	if err := s.createPhysical(ctx, t); err != nil {
 		return nil, err
 	}
 	if err := s.fill(ctx, t, p); err != nil {
 		s.discard(ctx, ds, t)
 		return nil, err
-	}
-	if old != nil {
-		s.discard(ctx, ds, old)
 	}
 	return t, nil
 }
@@ -80,16 +81,14 @@ func (s *Server) resultsOf(project string) *dataset {
 	return s.cat.datasets[id]
 }
 
-func oldestResult(ds *dataset) *table {
-	if len(ds.tables) <= keptResults {
+// oldestResult takes the oldest result that is one too many out of those kept, or
+// returns nil. A test's clock may stand still, so that their times tell nothing.
+func (d *dataset) oldestResult() *table {
+	if len(d.results) <= keptResults {
 		return nil
 	}
-	var old *table
-	for _, t := range ds.tables {
-		if old == nil || t.created.Before(old.created) {
-			old = t
-		}
-	}
+	old := d.results[0]
+	d.results = d.results[1:]
 	return old
 }
 

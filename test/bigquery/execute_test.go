@@ -2,7 +2,9 @@ package bigquery_test
 
 import (
 	"net/http"
+	"strconv"
 	"testing"
+	"time"
 
 	gcp "cloud.google.com/go/bigquery"
 	"github.com/google/go-cmp/cmp"
@@ -77,5 +79,35 @@ func TestFailingStatements(t *testing.T) {
 			continue
 		}
 		wantCode(t, err, http.StatusBadRequest, "invalidQuery")
+	}
+}
+
+// TestResultsAreKept: as many as are promised, whatever the clock says of their age.
+func TestResultsAreKept(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	b := start(t, bigquery.Options{Now: func() time.Time { return now }})
+	jobs := make([]*gcp.Job, 1003)
+	for i := range jobs {
+		job, err := b.client.Query("SELECT " + strconv.Itoa(i)).Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := job.Wait(t.Context()); err != nil { // they end in the order they began
+			t.Fatal(err)
+		}
+		jobs[i] = job
+	}
+	for i, job := range jobs {
+		rows, err := job.Read(t.Context())
+		var row []gcp.Value
+		if err == nil {
+			err = rows.Next(&row)
+		}
+		if i < 3 {
+			wantCode(t, err, http.StatusNotFound, "notFound")
+		} else if err != nil || row[0] != int64(i) {
+			t.Fatalf("result %d: %v, %v", i, row, err)
+		}
 	}
 }

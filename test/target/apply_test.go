@@ -249,7 +249,7 @@ func TestSlowRow(t *testing.T) {
 		CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 5 THEN PERFORM pg_sleep(10); END IF; RETURN NEW; END $$;
 		CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()`)
 	s := sync(pipeline.ModeUpdate, []string{"id"}, []string{"v"})
-	s.StatementTimeout = 500 * time.Millisecond
+	s.Limits.StatementTimeout = 500 * time.Millisecond
 	stage := d.staged(s, "SELECT g::bigint, 'new'::text FROM generate_series(1, 8) g", id, v("text"))
 	d.plan(stage)
 	if got := d.apply(stage); got.Updated != 7 || got.Locked != 1 || got.Done {

@@ -68,7 +68,7 @@ func benchRun(b *testing.B, pool *pgxpool.Pool, url, score string) {
 	b.Helper()
 	ctx := context.Background()
 	s := sync(pipeline.ModeUpsert, []string{"id"}, []string{"name", "score", "seen", "ratio", "tags"})
-	s.BatchSize = 1000
+	s.Limits.BatchSize = 1000
 	stage, err := target.Open(ctx, pool, s, "public", "p//s", 1, []target.Column{
 		id,
 		{Name: "name", Type: "text"},

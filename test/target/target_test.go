@@ -81,7 +81,7 @@ func (d *database) expect(sql, want string) {
 
 // sync is a declaration with limits that suit a test.
 func sync(mode pipeline.Mode, key, columns []string) *pipeline.Sync {
-	s := &pipeline.Sync{Name: "s", Table: "t", Mode: mode, BatchSize: 10, LockTimeout: 200 * time.Millisecond, StatementTimeout: 20 * time.Second}
+	s := &pipeline.Sync{Name: "s", Table: "t", Mode: mode, Limits: pipeline.Limits{BatchSize: 10, LockTimeout: 200 * time.Millisecond, StatementTimeout: 20 * time.Second}}
 	for _, k := range key {
 		s.Key = append(s.Key, pipeline.Mapping{From: k, To: k})
 	}
