@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
@@ -70,15 +68,20 @@ func Ending(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 }
 
+const closeRunSQL = `
+	UPDATE tidemark.runs
+	   SET outcome = $2, finished_at = clock_timestamp(), rows_read = rows_read + $3, rows_written = rows_written + $4,
+	       rows_deleted = rows_deleted + $5, rows_rejected = rows_rejected + $6, bytes = bytes + $7,
+	       detail = $8, error = $9, remedy = $10
+	 WHERE id = $1`
+
+// closing are the arguments of closeRunSQL.
+func (r *Run) closing(id int64) []any {
+	return []any{id, r.Outcome, r.Read, r.Written, r.Deleted, r.Rejected, r.Bytes, r.Detail, r.Error, r.Remedy}
+}
+
 func (s *Store) closeRun(ctx context.Context, id int64, r Run) error {
-	_, err := s.pool.Exec(ctx, `
-		UPDATE tidemark.runs
-		   SET outcome = $2, finished_at = clock_timestamp(), rows_read = rows_read + $3, rows_written = rows_written + $4,
-		       rows_deleted = rows_deleted + $5, rows_rejected = rows_rejected + $6, bytes = bytes + $7,
-		       detail = $8, error = $9, remedy = $10
-		 WHERE id = $1`,
-		id, r.Outcome, r.Read, r.Written, r.Deleted, r.Rejected, r.Bytes, r.Detail, r.Error, r.Remedy)
-	if err != nil {
+	if _, err := s.pool.Exec(ctx, closeRunSQL, r.closing(id)...); err != nil {
 		return fmt.Errorf("closing the run record: %w", err)
 	}
 	return nil
@@ -92,37 +95,4 @@ func (s *Store) RecordRun(ctx context.Context, r Run) error {
 		return err
 	}
 	return s.closeRun(ctx, id, r)
-}
-
-// RecordRejects keeps the rows a reverse sync could not write, in place of those
-// of its runs before: every run finds all of them anew. It returns how many were not
-// there before.
-func (s *Store) RecordRejects(ctx context.Context, unit Unit, run int64, rejects []Reject) (fresh int64, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			DELETE FROM tidemark.rejects WHERE kind = 'reverse_etl' AND pipeline = $1 AND tenant = $2 AND name = $3
-			RETURNING column_name, reason, coalesce(row::text, '')`, unit.Pipeline, unit.Tenant, unit.Table)
-		if err != nil {
-			return err
-		}
-		type told struct{ column, reason, row string }
-		before := map[told]bool{}
-		var r told
-		if _, err := pgx.ForEachRow(rows, []any{&r.column, &r.reason, &r.row}, func() error {
-			before[r] = true
-			return nil
-		}); err != nil {
-			return err
-		}
-		for _, r := range rejects {
-			if !before[told{r.Column, r.Reason, string(r.Row)}] {
-				fresh++
-			}
-		}
-		return insertRejects(ctx, tx, "reverse_etl", unit, run, 0, rejects)
-	})
-	if err != nil {
-		return 0, fmt.Errorf("recording rejects: %w", err)
-	}
-	return fresh, nil
 }

@@ -17,14 +17,15 @@ import (
 
 // Applied is what a run wrote.
 type Applied struct {
-	Inserted, Updated int64
-	Locked            int64 // rows left alone because another transaction held them
-	Rejects           []Reject
-	Done              bool // false: rows of the plan are left for a later run
+	Inserted, Updated, Deleted int64
+	Locked                     int64 // rows left alone because another transaction held them
+	Rejects                    []Reject
+	Done                       bool          // false: rows of the plan are left for a later run
+	Paused                     time.Duration // waited for others, see Limits
 }
 
 // Written is how many rows of the table were written.
-func (a Applied) Written() int64 { return a.Inserted + a.Updated }
+func (a Applied) Written() int64 { return a.Inserted + a.Updated + a.Deleted }
 
 // errStopped ends a range whose rest is left for a later run.
 var errStopped = errors.New("stopped")
@@ -36,41 +37,62 @@ var errStopped = errors.New("stopped")
 // would come no further.
 func (s *Staging) Apply(ctx context.Context, keepGoing func() bool) (Applied, error) {
 	var done Applied
-	last, err := s.number(ctx, "SELECT coalesce(max(n), 0) FROM "+s.plan)
+	first, last, err := s.bounds(ctx)
 	if err != nil {
 		return done, s.explained(ctx, done, fmt.Errorf("counting the plan: %w", err))
 	}
-	through, err := s.batches(ctx, last, keepGoing, &done)
+	through, err := s.batches(ctx, first, last, keepGoing, &done)
 	if err != nil {
 		return done, s.explained(ctx, done, err)
 	}
 	done.Done = through && done.Locked == 0
-	if !through && done.Written() == 0 && done.Locked == 0 {
-		return done, noTime(fmt.Errorf("writing to %s: the time ended with none of %d rows written", s.table.Name, last))
+	if !through && done.Written() == 0 && done.Locked == 0 && done.Paused == 0 {
+		return done, noTime(fmt.Errorf("writing to %s: the time ended with none of %d rows written", s.table.Name, last-first+1))
 	}
-	return done, nil
+	return done, s.fingerprint(ctx, done.Rejects)
+}
+
+// bounds are the numbers of the first and the last row of the plan.
+func (s *Staging) bounds(ctx context.Context) (first, last int64, err error) {
+	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, "SELECT coalesce(min(n), 1), coalesce(max(n), 0) FROM "+s.plan).Scan(&first, &last)
+	})
+	return first, last, err
 }
 
 // batches reports whether it came to the end of the plan.
-func (s *Staging) batches(ctx context.Context, last int64, keepGoing func() bool, done *Applied) (bool, error) {
+func (s *Staging) batches(ctx context.Context, first, last int64, keepGoing func() bool, done *Applied) (bool, error) {
+	load, batch := watch{}, pace{most: s.sync.Limits.BatchSize, target: s.sync.Limits.BatchTime}
+	defer func() { done.Paused = load.paused }()
 	w := work{
-		table: s.plan, rejects: &done.Rejects, keepGoing: keepGoing,
-		run:  func(ctx context.Context, from, to int64, skip bool) error { return s.batch(ctx, from, to, skip, done) },
-		held: func(from, to int64) { done.Locked += to - from + 1 },
+		table: s.plan, staged: "staged", rejects: &done.Rejects, keepGoing: keepGoing,
+		run: func(ctx context.Context, from, to int64, skip bool) error { return s.batch(ctx, from, to, skip, done) },
+		held: func(ctx context.Context, from, to int64) error {
+			batch.lost()
+			done.Locked += to - from + 1
+			return s.mark(ctx, "held", from, to)
+		},
+		refused: func(ctx context.Context, n int64) error { return s.mark(ctx, "refused", n, n) },
+		passed:  func(n int64) { s.through = n },
 	}
-	size := int64(s.sync.Limits.BatchSize)
-	for from := int64(1); from <= last; from += size {
-		if from > 1 && !keepGoing() {
+	for from := first; from <= last; {
+		if from > first && !keepGoing() {
 			return false, nil
 		}
-		err := s.isolate(ctx, from, min(from+size-1, last), w)
+		if calm, err := s.settle(ctx, &load, keepGoing); err != nil || !calm {
+			return false, err
+		}
+		to := min(from+int64(batch.next())-1, last)
+		began := time.Now()
+		err := s.isolate(ctx, from, to, w)
 		if errors.Is(err, errStopped) {
 			return false, nil
 		}
 		if err != nil {
 			return false, fmt.Errorf("writing to %s: %w", s.table.Name, err)
 		}
-		if from+size <= last {
+		batch.took(int(to-from+1), time.Since(began))
+		if from = to + 1; from <= last {
 			if err := pause(ctx, s.sync.Limits.Pause); err != nil {
 				return false, err
 			}
@@ -105,6 +127,12 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// mark takes rows out of the plan that were left or refused: their action is that of no
+// statement any more, and still tells what it was.
+func (s *Staging) mark(ctx context.Context, as string, from, to int64) error {
+	return s.exec(ctx, "UPDATE "+s.plan+" SET action = $3 || ' ' || action WHERE n BETWEEN $1 AND $2 AND action NOT LIKE '% %'", from, to, as)
+}
+
 // errAppeared rolls a batch back in which rows to insert were there already.
 var errAppeared = errors.New("rows to insert have appeared")
 
@@ -121,14 +149,15 @@ func (s *Staging) batch(ctx context.Context, from, to int64, skip bool, done *Ap
 		case err == nil:
 			done.Inserted += now.Inserted
 			done.Updated += now.Updated
+			done.Deleted += now.Deleted
 			done.Locked += now.Locked
 			return nil
 		case !errors.Is(err, errAppeared):
 			return err
 		}
-		// What has appeared since the plan is updated instead; what does not
-		// appear to us and yet cannot be inserted is another's decision, a trigger's
-		// or a policy's.
+		// What has appeared since the plan is updated instead, if the mode does that;
+		// what does not appear to us and yet cannot be inserted is another's decision,
+		// a trigger's or a policy's.
 		if strict, err = s.appeared(ctx, from, to); err != nil {
 			return err
 		}
@@ -138,30 +167,59 @@ func (s *Staging) batch(ctx context.Context, from, to int64, skip bool, done *Ap
 // appeared turns inserts into updates where the row exists by now, and reports
 // whether there were any.
 func (s *Staging) appeared(ctx context.Context, from, to int64) (bool, error) {
+	action := "update"
+	if !s.updates() {
+		action = "present"
+	}
 	var found int64
 	err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %s s SET action = 'update' WHERE n BETWEEN $1 AND $2 AND action = 'insert' AND EXISTS (SELECT FROM %s t WHERE %s)",
-			s.plan, s.table.SQLName(), s.match("t", "s")), from, to)
+		tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %s s SET action = '%s' WHERE n BETWEEN $1 AND $2 AND action = 'insert' AND EXISTS (SELECT FROM %s t WHERE %s)",
+			s.plan, action, s.table.SQLName(), s.match("t", "s")), from, to)
 		found = tag.RowsAffected()
 		return err
 	})
 	return found > 0, err
 }
 
+// write applies a range of the plan. A statement is sent only for rows that need it:
+// triggers of a statement fire even for none.
 func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, skip, strict bool, now *Applied) error {
-	if len(s.values) > 0 { // else there is nothing to update, and maybe no right to
-		if err := s.lock(ctx, tx, from, to, skip, now); err != nil {
-			return err
+	var insert, update, remove bool
+	if err := tx.QueryRow(ctx, "SELECT coalesce(bool_or(action = 'insert'), false), coalesce(bool_or(action = 'update'), false), coalesce(bool_or(action = 'delete'), false) FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
+		from, to).Scan(&insert, &update, &remove); err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		needed    bool
+		action    string
+		statement func(string) string
+		count     *int64
+	}{{remove, "delete", s.deleteSQL, &now.Deleted}, {update, "update", s.updateSQL, &now.Updated}} {
+		if !step.needed {
+			continue
 		}
-		tag, err := tx.Exec(ctx, s.updateSQL("s.n BETWEEN $1 AND $2"), from, to)
+		differ, err := s.lock(ctx, tx, step.action, from, to, skip, now)
+		if err != nil || differ == 0 {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		tag, err := tx.Exec(ctx, step.statement("s.n BETWEEN $1 AND $2"), from, to)
 		if err != nil {
 			return err
 		}
-		now.Updated = tag.RowsAffected()
+		*step.count = tag.RowsAffected()
 	}
-	if s.sync.Mode != pipeline.ModeUpsert {
-		return nil
+	if insert {
+		if err := s.insert(ctx, tx, from, to, strict, now); err != nil {
+			return err
+		}
 	}
+	return s.checkWithin(ctx, tx, from, to)
+}
+
+func (s *Staging) insert(ctx context.Context, tx pgx.Tx, from, to int64, strict bool, now *Applied) error {
 	var planned int64
 	if err := tx.QueryRow(ctx, fmt.Sprintf("WITH fresh AS (%s RETURNING 1) SELECT (SELECT count(*) FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'insert'), (SELECT count(*) FROM fresh)",
 		s.insertSQL("n BETWEEN $1 AND $2"), s.plan), from, to).Scan(&planned, &now.Inserted); err != nil {
@@ -173,46 +231,96 @@ func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, skip, st
 	return nil
 }
 
-// lock locks the rows to update in key order: UPDATE .. FROM does it in none,
-// and two writers without an order deadlock. With skip, rows that others hold are
-// taken out of the plan.
-func (s *Staging) lock(ctx context.Context, tx pgx.Tx, from, to int64, skip bool, now *Applied) error {
-	// LATERAL goes by the key's index row by row: a join would be free to read
-	// the whole table for each batch.
-	sql := fmt.Sprintf("SELECT s.n FROM (SELECT * FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'update' ORDER BY n) s CROSS JOIN LATERAL (SELECT FROM %s t WHERE %s FOR NO KEY UPDATE OF t",
-		s.plan, s.table.SQLName(), s.match("t", "s"))
-	if !skip {
-		_, err := tx.Exec(ctx, sql+") held", from, to)
-		return err
+// checkWithin refuses rows that have become such as the sync may not write.
+func (s *Staging) checkWithin(ctx context.Context, tx pgx.Tx, from, to int64) error {
+	if s.sync.Where == "" {
+		return nil
 	}
-	rows, err := tx.Query(ctx, sql+" SKIP LOCKED) free", from, to)
+	var outside bool
+	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s s JOIN %s t ON %s WHERE s.n BETWEEN $1 AND $2 AND s.action IN ('insert', 'update') AND NOT %s)",
+		s.plan, s.table.SQLName(), s.match("t", "s"), s.within("t")), from, to).Scan(&outside); err != nil {
+		return fmt.Errorf("looking for rows outside of the sync's where: %w", err)
+	}
+	if outside {
+		return &dataError{code: "44000", table: s.table.Name, message: "the row would be outside of the sync's where"} // with_check_option_violation
+	}
+	return nil
+}
+
+// lock locks the rows of an action in the plan's order, and returns how many of them
+// still need it: UPDATE .. FROM locks in no order, and two writers without an order
+// deadlock. With skip, rows that others hold are taken out of the plan.
+func (s *Staging) lock(ctx context.Context, tx pgx.Tx, action string, from, to int64, skip bool, now *Applied) (differ int64, err error) {
+	if !s.updates() { // to lock is to have the right to update
+		return to - from + 1, nil
+	}
+	needed, strength := "true", "NO KEY UPDATE"
+	if action == "update" {
+		needed = s.changed("held", "s")
+	} else if s.deleted == nil {
+		strength = "UPDATE"
+	}
+	// LATERAL goes by the key's index row by row: a join would be free to read
+	// the whole table for each batch. What is locked is the newest version of the row.
+	sql := fmt.Sprintf("FROM (SELECT * FROM %s WHERE n BETWEEN $1 AND $2 AND action = '%s' ORDER BY n) s CROSS JOIN LATERAL (SELECT t.* FROM %s t WHERE %s FOR %s OF t",
+		s.plan, action, s.table.SQLName(), s.match("t", "s"), strength)
+	if !skip {
+		err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE "+needed+") "+sql+") held", from, to).Scan(&differ)
+		return differ, err
+	}
+	rows, err := tx.Query(ctx, "SELECT s.n "+sql+" SKIP LOCKED) held", from, to)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	free, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return fmt.Errorf("locking rows: %w", err)
+		return 0, fmt.Errorf("locking rows: %w", err)
 	}
-	tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %s s SET action = 'held' WHERE n BETWEEN $1 AND $2 AND action = 'update' AND n <> ALL ($3) AND EXISTS (SELECT FROM %s t WHERE %s)",
-		s.plan, s.table.SQLName(), s.match("t", "s")), from, to, free)
-	now.Locked = tag.RowsAffected()
-	return err
+	tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %[1]s s SET action = 'held ' || action WHERE n BETWEEN $1 AND $2 AND action = '%[2]s' AND n <> ALL ($3) AND EXISTS (SELECT FROM %[3]s t WHERE %[4]s)",
+		s.plan, action, s.table.SQLName(), s.match("t", "s")), from, to, free)
+	now.Locked += tag.RowsAffected()
+	return int64(len(free)), err
 }
 
 // updateSQL compares again under the lock: what the application has written
 // since the plan is not written over without need. Key columns are never SET.
 func (s *Staging) updateSQL(which string) string {
-	sets := make([]string, len(s.values))
+	sets := make([]string, len(s.values), len(s.values)+1)
 	for i, c := range s.values {
-		sets[i] = catalog.Quote(c.column.Name) + " = s." + c.name
+		column := catalog.Quote(c.column.Name)
+		sets[i] = column + " = s." + c.name
+		if s.sync.Mode == pipeline.ModeFill {
+			sets[i] = fmt.Sprintf("%[1]s = CASE WHEN t.%[1]s IS NULL THEN s.%[2]s ELSE t.%[1]s END", column, c.name)
+		}
 	}
-	narrow := ""
-	if len(s.keys) == 1 { // the index is worth using for a batch, whatever the join
-		narrow = fmt.Sprintf(" AND t.%s OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT s.%s FROM %s s WHERE %s AND s.action = 'update'))",
-			catalog.Quote(s.keys[0].column.Name), s.keys[0].name, s.plan, which)
+	if s.deleted != nil {
+		alive := "NULL"
+		if s.deleted.Base == "bool" {
+			alive = "false"
+		}
+		sets = append(sets, catalog.Quote(s.deleted.Name)+" = "+alive)
 	}
-	return fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s AND s.action = 'update' AND %s%s",
-		s.table.SQLName(), strings.Join(sets, ", "), s.plan, s.match("t", "s"), which, s.changed("t", "s"), narrow)
+	return fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s AND s.action = 'update' AND %s AND %s%s",
+		s.table.SQLName(), strings.Join(sets, ", "), s.plan, s.match("t", "s"), which, s.changed("t", "s"), s.within("t"), s.narrowed(which, "update"))
+}
+
+// deleteSQL deletes, softly or not, what is still there and still the sync's.
+func (s *Staging) deleteSQL(which string) string {
+	rest := fmt.Sprintf("%s AND %s AND s.action = 'delete' AND %s%s%s", s.match("t", "s"), which, s.within("t"), s.alive("t"), s.narrowed(which, "delete"))
+	if s.deleted == nil {
+		return fmt.Sprintf("DELETE FROM %s t USING %s s WHERE %s", s.table.SQLName(), s.plan, rest)
+	}
+	return fmt.Sprintf("UPDATE %s t SET %s = %s FROM %s s WHERE %s", s.table.SQLName(), catalog.Quote(s.deleted.Name), deletedNow()[s.deleted.Base], s.plan, rest)
+}
+
+// narrowed is a further condition that says what match does: with it the index is
+// worth using for a batch, whatever the join.
+func (s *Staging) narrowed(which, action string) string {
+	if len(s.ids) != 1 {
+		return ""
+	}
+	return fmt.Sprintf(" AND t.%s OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT s.%s FROM %s s WHERE %s AND s.action = '%s'))",
+		catalog.Quote(s.ids[0].column.Name), s.ids[0].name, s.plan, which, action)
 }
 
 // insertSQL inserts in key order what is not there. It uses no system column:
@@ -236,11 +344,14 @@ const attempts = 5
 // work is something to do to ranges of the rows of a staging table.
 type work struct {
 	table   string
+	staged  string // its column with the number of the staged row
 	run     func(ctx context.Context, from, to int64, skip bool) error
 	rejects *[]Reject
 
-	held      func(from, to int64) // counts rows that others hold; nil: to lose against others is an error
-	keepGoing func() bool          // asked before more is tried around rows that others hold
+	refused   func(ctx context.Context, n int64) error        // told of a row that is rejected; may be nil
+	held      func(ctx context.Context, from, to int64) error // told of rows that others hold; nil: to lose against others is an error
+	passed    func(n int64)                                   // told how far it has come; may be nil
+	keepGoing func() bool                                     // asked before more is tried around rows that others hold
 	skip      bool
 }
 
@@ -254,6 +365,9 @@ func (s *Staging) isolate(ctx context.Context, from, to int64, w work) error {
 		return nil
 	}
 	err := retry(ctx, w.skip, func() error { return w.run(ctx, from, to, w.skip) })
+	if w.passed != nil && (err == nil || from == to) {
+		defer w.passed(to)
+	}
 	var data *dataError
 	isData, isLost := errors.As(err, &data), lost(err) && w.held != nil
 	switch {
@@ -264,11 +378,9 @@ func (s *Staging) isolate(ctx context.Context, from, to int64, w work) error {
 	case isData && from == to:
 		return s.reject(ctx, from, w, data)
 	case isLost && from == to && w.skip:
-		w.held(from, to)
-		return nil
+		return w.held(ctx, from, to)
 	case isLost && !w.keepGoing():
-		w.held(from, to)
-		return errStopped
+		return errors.Join(w.held(ctx, from, to), errStopped)
 	case isLost && !w.skip:
 		if err := s.available(ctx); err != nil {
 			return err
@@ -290,7 +402,7 @@ func (s *Staging) available(ctx context.Context) error {
 }
 
 func (s *Staging) reject(ctx context.Context, n int64, w work, cause *dataError) error {
-	r := Reject{Column: cause.column, Reason: "SQLSTATE " + cause.code + ": " + cause.message, n: n}
+	r := Reject{Column: cause.column, Reason: "SQLSTATE " + cause.code + ": " + cause.message}
 	if cause.constraint != "" {
 		r.Reason += " (constraint " + cause.constraint + ")"
 	}
@@ -298,12 +410,15 @@ func (s *Staging) reject(ctx context.Context, n int64, w work, cause *dataError)
 		return TooMany(cause.Error())
 	}
 	if err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, "SELECT "+s.object("s", false)+" FROM "+w.table+" s WHERE n = $1", n).Scan(&r.Row)
+		return tx.QueryRow(ctx, "SELECT coalesce("+w.staged+", 0), "+s.object("s", false)+" FROM "+w.table+" s WHERE n = $1", n).Scan(&r.n, &r.Row)
 	}); err != nil {
 		return fmt.Errorf("reading a rejected row: %w", err)
 	}
 	*w.rejects = append(*w.rejects, r)
-	return nil
+	if w.refused == nil {
+		return nil
+	}
+	return w.refused(ctx, n)
 }
 
 // lost reports whether a statement lost against other transactions: a lock or

@@ -21,6 +21,8 @@ type Reject struct {
 	Column string          `json:"column,omitempty"`
 	Reason string          `json:"reason"`
 	Row    json.RawMessage `json:"row"`
+	// Fingerprint is what BigQuery knows the row's key by; nil where the rows came without.
+	Fingerprint *int64 `json:"-"`
 
 	n int64 // of the staged row
 }
@@ -39,12 +41,33 @@ func TooMany(reason string) error {
 type Plan struct {
 	Insert    int64 `json:"insert"`
 	Update    int64 `json:"update"`
+	Delete    int64 `json:"delete"` // softly or not
 	Unchanged int64 `json:"unchanged"`
-	Absent    int64 `json:"absent"` // no row has the key, and the mode does not insert
-	Rejects   []Reject
+	Present   int64 `json:"present"` // of ModeInsert: the key is there
+	Absent    int64 `json:"absent"`  // no row has the key, and the mode does not insert
+	Outside   int64 `json:"outside"` // the row is none of those that the sync may write
+	Rows      int64 `json:"rows"`    // of the table that the sync may write, where that was counted
+	Fill      *Fill `json:"fill,omitempty"`
+	// Withheld says why no row is deleted that the source does not have; "" if such are.
+	Withheld string    `json:"withheld,omitempty"`
+	Cascades []Cascade `json:"cascades,omitempty"`
+	Rejects  []Reject  `json:"-"`
 }
 
-// Sample is one row a plan would write: Before is null for an insert.
+// Fill is what is left of the rows of the table that are not filled, by why.
+type Fill struct {
+	NoKey    int64 `json:"no_key"`    // their key is NULL
+	NotFound int64 `json:"not_found"` // the source has no row of their key
+}
+
+// Extent says how much of the source the staged rows are.
+type Extent struct {
+	Whole    bool // all of it: what is not among them is not in the source
+	Unstaged int  // but for so many that could not be staged
+}
+
+// Sample is one row a plan would write: Before is null for an insert, After for a
+// delete.
 type Sample struct {
 	Action string          `json:"action"`
 	Before json.RawMessage `json:"before"`
@@ -56,29 +79,41 @@ const samples = 5
 
 // Plan casts the staged rows to the table's types, sets aside those that cannot
 // be written exactly or whose key is NULL or not unique, compares the others
-// with the table and notes what would change. It writes nothing to the table.
-func (s *Staging) Plan(ctx context.Context) (Plan, error) {
+// with the table, notes what would change, and sets aside what the table would
+// refuse. It writes nothing to the table.
+func (s *Staging) Plan(ctx context.Context, e Extent) (Plan, error) {
 	var p Plan
 	if err := s.castAll(ctx, &p); err != nil {
 		return p, fmt.Errorf("casting staged rows: %w", err)
 	}
-	for _, step := range []func(context.Context, *Plan) error{s.rejectInexact, s.rejectKeys, s.compare} {
+	steps := []func(context.Context, *Plan) error{s.rejectInexact, s.rejectKeys, s.compare}
+	switch {
+	case e.Whole && s.deletes() && e.Unstaged > 0:
+		p.Withheld = fmt.Sprintf("%d rows of the source could not be staged, and each could be any", e.Unstaged)
+	case e.Whole && s.deletes():
+		steps = append(steps, s.planDeletes)
+	}
+	if e.Whole && s.sync.Mode == pipeline.ModeFill {
+		steps = append(steps, s.countUnfilled)
+	}
+	steps = append(steps, s.indexPlan, s.validate, s.weighDeletes)
+	for _, step := range steps {
 		if err := step(ctx, &p); err != nil {
 			return p, err
 		}
 	}
-	return p, nil
+	return p, s.fingerprint(ctx, p.Rejects)
 }
 
 func (s *Staging) castAll(ctx context.Context, p *Plan) error {
 	if err := s.exec(ctx, "CREATE INDEX ON "+s.raw+" (n)"); err != nil {
 		return err
 	}
-	last, err := s.number(ctx, "SELECT coalesce(max(n), 0) FROM "+s.raw)
+	last, err := s.count(ctx, "SELECT coalesce(max(n), 0) FROM "+s.raw)
 	if err != nil {
 		return err
 	}
-	return s.isolate(ctx, 1, last, work{table: s.raw, rejects: &p.Rejects, run: func(ctx context.Context, from, to int64, _ bool) error {
+	return s.isolate(ctx, 1, last, work{table: s.raw, staged: "n", rejects: &p.Rejects, run: func(ctx context.Context, from, to int64, _ bool) error {
 		return s.exec(ctx, s.castSQL(), from, to)
 	}})
 }
@@ -86,7 +121,7 @@ func (s *Staging) castAll(ctx context.Context, p *Plan) error {
 // castSQL inserts the raw rows of a range in the table's types, those that
 // survive it.
 func (s *Staging) castSQL() string {
-	exprs := []string{"n"}
+	exprs := []string{"n", "removed"}
 	for _, c := range s.all() {
 		exprs = append(exprs, c.cast())
 	}
@@ -113,7 +148,7 @@ func (s *Staging) inexact() string {
 // a value of theirs would change. Afterwards every staged row is accounted for.
 func (s *Staging) rejectInexact(ctx context.Context, p *Plan) error {
 	missing := fmt.Sprintf("SELECT (SELECT count(*) FROM %s) - (SELECT count(*) FROM %s)", s.raw, s.cast)
-	left, err := s.number(ctx, missing)
+	left, err := s.count(ctx, missing)
 	if err != nil {
 		return fmt.Errorf("counting cast rows: %w", err)
 	}
@@ -180,7 +215,7 @@ func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
 		{strings.Join(names(s.keys), " IS NULL OR ") + " IS NULL", "the key is NULL"},
 		{fmt.Sprintf("(%[1]s) IN (SELECT %[1]s FROM %[2]s GROUP BY %[1]s HAVING count(*) > 1)", keys, s.cast), "the query gives this key more than once"},
 	} {
-		count, err := s.number(ctx, fmt.Sprintf("SELECT count(*) FROM %s WHERE %s", s.cast, step.condition))
+		count, err := s.count(ctx, fmt.Sprintf("SELECT count(*) FROM %s WHERE %s", s.cast, step.condition))
 		if err != nil {
 			return fmt.Errorf("checking the keys: %w", err)
 		}
@@ -203,26 +238,49 @@ func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
 }
 
 // compare joins the staged rows with the table and numbers what would change in
-// key order, the order in which it is applied and locked.
+// key order, the order in which it is applied and locked; deletes come first, so that
+// what they make room for fits.
 func (s *Staging) compare(ctx context.Context, p *Plan) error {
-	missing := "absent"
-	if s.sync.Mode == pipeline.ModeUpsert {
+	missing, present, removed := "absent", "CASE WHEN "+s.changed("t", "s")+" THEN 'update' ELSE 'unchanged' END", "unchanged"
+	if s.inserts() {
 		missing = "insert"
 	}
-	columns := strings.Join(names(s.all()), ", ")
-	counts := map[string]*int64{"insert": &p.Insert, "update": &p.Update, "unchanged": &p.Unchanged, "absent": &p.Absent}
+	if s.sync.Mode == pipeline.ModeInsert {
+		present = "'present'"
+	}
+	if s.deletes() {
+		removed = "delete"
+	}
+	counts := map[string]*int64{
+		"insert": &p.Insert, "update": &p.Update, "delete": &p.Delete, "unchanged": &p.Unchanged,
+		"present": &p.Present, "absent": &p.Absent, "outside": &p.Outside,
+	}
+	columns, selected := names(s.all()), "s."+strings.Join(names(s.all()), ", s.")
+	if s.sync.Many {
+		for _, c := range s.ids {
+			columns, selected = append(columns, c.name), selected+", t."+catalog.Quote(c.column.Name)+" AS "+c.name
+		}
+	}
+	gone := "false"
+	if s.deleted != nil {
+		gone = s.isDeleted("t")
+	}
 	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, fmt.Sprintf(`
 			WITH compared AS (
-				SELECT s.*, CASE WHEN t.%[1]s IS NULL THEN '%[2]s' WHEN %[3]s THEN 'update' ELSE 'unchanged' END AS action
-				  FROM %[4]s s LEFT JOIN %[5]s t ON %[6]s
+				SELECT s.n, %[1]s,
+				       CASE WHEN t.%[2]s IS NULL THEN CASE WHEN s.removed THEN 'unchanged' ELSE '%[3]s' END
+				            WHEN NOT %[4]s THEN 'outside'
+				            WHEN s.removed THEN CASE WHEN %[5]s THEN 'unchanged' ELSE '%[6]s' END
+				            ELSE %[7]s END AS action
+				  FROM %[8]s s LEFT JOIN %[9]s t ON %[10]s
 			), planned AS (
-				INSERT INTO %[7]s (n, action, %[8]s)
-				SELECT row_number() OVER (ORDER BY %[9]s), action, %[8]s FROM compared WHERE action IN ('insert', 'update')
+				INSERT INTO %[11]s (n, staged, action, %[12]s)
+				SELECT row_number() OVER (ORDER BY %[13]s), n, action, %[12]s FROM compared WHERE action IN ('insert', 'update', 'delete')
 			)
 			SELECT action, count(*) FROM compared GROUP BY action`,
-			catalog.Quote(s.keys[0].column.Name), missing, s.changed("t", "s"), s.cast, s.table.SQLName(), s.match("t", "s"),
-			s.plan, columns, strings.Join(names(s.keys), ", ")))
+			selected, catalog.Quote(s.keys[0].column.Name), missing, s.within("t"), gone, removed, present,
+			s.cast, s.table.SQLName(), s.joined("t", "s"), s.plan, strings.Join(columns, ", "), s.order()))
 		if err != nil {
 			return err
 		}
@@ -237,27 +295,208 @@ func (s *Staging) compare(ctx context.Context, p *Plan) error {
 	if err != nil {
 		return fmt.Errorf("comparing staged rows: %w", err)
 	}
+	return nil
+}
+
+// planDeletes adds the rows of the table that the source does not have. A row of the
+// source that was set aside is in the source: if its key is known, the row of that key
+// stays; if it is not, it could be any, and none is deleted.
+func (s *Staging) planDeletes(ctx context.Context, p *Plan) error {
+	aside := make([]int64, len(p.Rejects))
+	for i, r := range p.Rejects {
+		aside[i] = r.n
+	}
+	exprs, conditions := make([]string, len(s.keys)), make([]string, len(s.keys))
+	for i, k := range s.keys {
+		exprs[i], conditions[i] = k.cast()+" AS "+k.name, "t."+catalog.Quote(k.column.Name)+" OPERATOR(pg_catalog.=) a."+k.name
+	}
+	known := "true"
+	for _, k := range s.keys {
+		if exact := k.exact(); exact != "" {
+			known += " AND (" + exact + ")"
+		}
+		known += " AND " + k.name + " IS NOT NULL"
+	}
+	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		var unknown int64
+		if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM %s WHERE n = ANY ($1) AND NOT (%s)", s.raw, known), aside).Scan(&unknown); err != nil {
+			return err
+		}
+		if unknown > 0 {
+			p.Withheld = fmt.Sprintf("%d rows of the source were refused with a key that cannot be read, and could be any", unknown)
+			return nil
+		}
+		columns := make([]string, len(s.keys))
+		for i, k := range s.keys {
+			columns[i] = "t." + catalog.Quote(k.column.Name)
+		}
+		tag, err := tx.Exec(ctx, fmt.Sprintf(`
+			INSERT INTO %[1]s (n, action, %[2]s) SELECT row_number() OVER (ORDER BY %[3]s) - count(*) OVER (), 'delete', %[3]s FROM %[4]s t
+			 WHERE %[5]s AND NOT EXISTS (SELECT FROM %[6]s s WHERE %[7]s)
+			   AND NOT EXISTS (SELECT FROM (SELECT %[8]s FROM %[9]s WHERE n = ANY ($1)) a WHERE %[10]s)`,
+			s.plan, strings.Join(names(s.keys), ", "), strings.Join(columns, ", "), s.table.SQLName(),
+			s.within("t")+s.alive("t"), s.cast, s.joined("t", "s"), strings.Join(exprs, ", "), s.raw, strings.Join(conditions, " AND ")), aside)
+		p.Delete += tag.RowsAffected()
+		return err
+	})
+	if len(p.Rejects) > 0 && s.isData(err) { // the cast of a key that was refused raises
+		p.Withheld = "rows of the source were refused with a key that cannot be read, and could be any"
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("finding rows that the source does not have: %w", err)
+	}
+	return nil
+}
+
+// weighDeletes counts what the deletes are a share of, and what goes with them.
+func (s *Staging) weighDeletes(ctx context.Context, p *Plan) (err error) {
+	if p.Delete == 0 {
+		return nil
+	}
+	if p.Rows, err = s.count(ctx, "SELECT count(*) FROM "+s.table.SQLName()+" t WHERE "+s.within("t")+s.alive("t")); err != nil {
+		return fmt.Errorf("counting the rows of %s: %w", s.table.Name, err)
+	}
+	if s.deleted == nil {
+		p.Cascades, err = s.cascades(ctx)
+	}
+	return err
+}
+
+func (s *Staging) isData(err error) bool {
+	var data *dataError
+	return errors.As(err, &data)
+}
+
+// countUnfilled counts the rows of the table that have something to fill and no row
+// of the source to fill it from.
+func (s *Staging) countUnfilled(ctx context.Context, p *Plan) error {
+	null := func(columns []staged) string {
+		out := make([]string, len(columns))
+		for i, c := range columns {
+			out[i] = "t." + catalog.Quote(c.column.Name) + " IS NULL"
+		}
+		return "(" + strings.Join(out, " OR ") + ")"
+	}
+	p.Fill = &Fill{}
+	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, fmt.Sprintf(`
+			SELECT count(*) FILTER (WHERE %[1]s), count(*) FILTER (WHERE NOT %[1]s AND NOT EXISTS (SELECT FROM %[2]s s WHERE %[3]s))
+			  FROM %[4]s t WHERE %[5]s AND %[6]s`,
+			null(s.keys), s.cast, s.joined("t", "s"), s.table.SQLName(), null(s.values), s.within("t"))).Scan(&p.Fill.NoKey, &p.Fill.NotFound)
+	})
+	if err != nil {
+		return fmt.Errorf("counting the rows that nothing fills: %w", err)
+	}
+	return nil
+}
+
+// order is that of the rows that are not absent from the source.
+func (s *Staging) order() string {
+	order := names(s.ids)
+	if s.sync.Many { // each with one row of the source at a time
+		order = append(order, names(s.keys)...)
+	}
+	return "action <> 'delete', " + strings.Join(order, ", ")
+}
+
+func (s *Staging) indexPlan(ctx context.Context, _ *Plan) error {
 	if err := errors.Join(s.exec(ctx, "CREATE INDEX ON "+s.plan+" (n)"), s.exec(ctx, "ANALYZE "+s.plan)); err != nil {
 		return fmt.Errorf("indexing the plan: %w", err)
 	}
 	return nil
 }
 
-// match joins the table and staged rows by key. The operator is named in full:
-// what comes first in a search_path must not redefine it.
-func (s *Staging) match(table, stage string) string {
-	conditions := make([]string, len(s.keys))
-	for i, k := range s.keys {
-		conditions[i] = fmt.Sprintf("%s.%s OPERATOR(pg_catalog.=) %s.%s", table, catalog.Quote(k.column.Name), stage, k.name)
+// fingerprint adds to rejects of staged rows what BigQuery knows their key by.
+func (s *Staging) fingerprint(ctx context.Context, rejects []Reject) error {
+	if len(rejects) == 0 || !slices.ContainsFunc(s.marks, func(c Column) bool { return marked(c.Name) == "fingerprint" }) {
+		return nil
+	}
+	at := map[int64][]int{}
+	rows := make([]int64, len(rejects))
+	for i, r := range rejects {
+		rows[i] = r.n
+		at[r.n] = append(at[r.n], i)
+	}
+	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		found, err := tx.Query(ctx, "SELECT n, fingerprint FROM "+s.raw+" WHERE n = ANY ($1)", rows)
+		if err != nil {
+			return err
+		}
+		var n, fingerprint int64
+		_, err = pgx.ForEachRow(found, []any{&n, &fingerprint}, func() error {
+			for _, i := range at[n] {
+				rejects[i].Fingerprint = new(fingerprint)
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("reading the keys of rejected rows: %w", err)
+	}
+	return nil
+}
+
+// joined joins the table and staged rows by key.
+func (s *Staging) joined(table, stage string) string { return equal(s.keys, table, stage) }
+
+// match joins the table and the rows of the plan.
+func (s *Staging) match(table, plan string) string {
+	if s.sync.Many { // the application may have changed the key since
+		return equal(s.ids, table, plan) + " AND " + equal(s.keys, table, plan)
+	}
+	return equal(s.ids, table, plan)
+}
+
+// equal joins by columns. The operator is named in full: what comes first in a
+// search_path must not redefine it.
+func equal(columns []staged, table, stage string) string {
+	conditions := make([]string, len(columns))
+	for i, c := range columns {
+		conditions[i] = fmt.Sprintf("%s.%s OPERATOR(pg_catalog.=) %s.%s", table, catalog.Quote(c.column.Name), stage, c.name)
 	}
 	return strings.Join(conditions, " AND ")
+}
+
+// within is true of the rows of the table that the sync may write. The condition is
+// the user's, and sees the table's columns alone.
+func (s *Staging) within(table string) string {
+	if s.sync.Where == "" {
+		return "true"
+	}
+	return fmt.Sprintf("EXISTS (SELECT FROM (SELECT %s.*) AS %s WHERE (%s\n))", table, catalog.Quote(s.table.Name), s.sync.Where)
+}
+
+// isDeleted is true of a row that is softly deleted.
+func (s *Staging) isDeleted(table string) string {
+	column := table + "." + catalog.Quote(s.deleted.Name)
+	if s.deleted.Base == "bool" {
+		return column + " IS TRUE"
+	}
+	return column + " IS NOT NULL"
+}
+
+// alive is the further condition for rows that are not softly deleted.
+func (s *Staging) alive(table string) string {
+	if s.deleted == nil {
+		return ""
+	}
+	return " AND NOT (" + s.isDeleted(table) + ")"
 }
 
 // changed is true where a row really differs: a no-op is never written (I10).
 func (s *Staging) changed(table, stage string) string {
 	conditions := []string{"false"}
 	for _, c := range s.values {
-		conditions = append(conditions, c.differs(table, stage))
+		if s.sync.Mode == pipeline.ModeFill {
+			conditions = append(conditions, fmt.Sprintf("%s.%s IS NULL AND %s.%s IS NOT NULL", table, catalog.Quote(c.column.Name), stage, c.name))
+		} else {
+			conditions = append(conditions, c.differs(table, stage))
+		}
+	}
+	if s.deleted != nil {
+		conditions = append(conditions, s.isDeleted(table))
 	}
 	return "(" + strings.Join(conditions, " OR ") + ")"
 }
@@ -266,10 +505,10 @@ func (s *Staging) changed(table, stage string) string {
 func (s *Staging) Samples(ctx context.Context) ([]Sample, error) {
 	var out []Sample
 	before, after := s.object("t", true), s.object("s", false)
-	for _, action := range []string{"insert", "update"} {
+	for _, action := range []string{"insert", "update", "delete"} {
 		err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
 			rows, err := tx.Query(ctx, fmt.Sprintf(`
-				SELECT s.action, CASE WHEN s.action = 'update' THEN %s END, %s FROM %s s LEFT JOIN %s t ON %s WHERE s.action = $1 ORDER BY s.n LIMIT %d`,
+				SELECT s.action, CASE WHEN s.action <> 'insert' THEN %s END, CASE WHEN s.action <> 'delete' THEN %s END FROM %s s LEFT JOIN %s t ON %s WHERE s.action = $1 ORDER BY s.n LIMIT %d`,
 				before, after, s.plan, s.table.SQLName(), s.match("t", "s"), samples), action)
 			if err != nil {
 				return err
@@ -289,6 +528,20 @@ func (s *Staging) Samples(ctx context.Context) ([]Sample, error) {
 		}
 	}
 	return out, nil
+}
+
+// Digest tells plans apart: it is the same for two that do the same to rows that are
+// the same. After Apply it is that of what is left of the plan.
+func (s *Staging) Digest(ctx context.Context) (digest string, err error) {
+	row := fmt.Sprintf("regexp_replace(s.action, '^.* ', '') || ' ' || coalesce(CASE WHEN s.action <> 'insert' THEN (%s)::text END, '') || ' ' || (%s)::text", s.object("t", true), s.object("s", false))
+	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) || '.' || coalesce(sum(hashtextextended(%[1]s, 0)::numeric), 0) || '.' || coalesce(sum(hashtextextended(%[1]s, 1)::numeric), 0) FROM %[2]s s LEFT JOIN %[3]s t ON %[4]s WHERE s.n > $1 OR s.action LIKE '%% %%'",
+			row, s.plan, s.table.SQLName(), s.match("t", "s")), s.through).Scan(&digest)
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading the plan: %w", err)
+	}
+	return digest, nil
 }
 
 // object is the mapped columns of a row as one JSON object under the names of

@@ -47,8 +47,8 @@ func (s *Staging) exec(ctx context.Context, sql string, args ...any) error {
 	})
 }
 
-// number runs a query for one number in a transaction of its own.
-func (s *Staging) number(ctx context.Context, sql string) (n int64, err error) {
+// count runs a query for one number in a transaction of its own.
+func (s *Staging) count(ctx context.Context, sql string) (n int64, err error) {
 	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error { return tx.QueryRow(ctx, sql).Scan(&n) })
 	return n, err
 }

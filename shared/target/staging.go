@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -38,9 +39,31 @@ type Staging struct {
 	owner string // names the sync, and the staging tables with it
 	raw   string // as read
 	cast  string // in the types of the table, keys unique
-	plan  string // what is to be written, numbered in key order
+	plan  string // what is to be written, numbered in the order of it
 
 	keys, values []staged
+	ids          []staged // name a row of the plan: the keys, or the table's own where those name many
+	marks        []Column // of those below, the ones the rows come with
+	deleted      *catalog.Column
+	through      int64 // rows of the plan up to this number have been applied, or are marked as left or refused
+}
+
+// Names of columns that say something of a row and are written nowhere: which key
+// it has, as BigQuery's fingerprint (bigint), and that the source no longer has it (boolean).
+const (
+	KeyMark     = "_tidemark_key"
+	RemovedMark = "_tidemark_removed"
+)
+
+// marked is how the staging table of what was read names a mark, "" for no mark.
+func marked(column string) string {
+	switch strings.ToLower(column) {
+	case KeyMark:
+		return "fingerprint"
+	case RemovedMark:
+		return "removed"
+	}
+	return ""
 }
 
 // staged is a mapped column.
@@ -60,7 +83,7 @@ func Open(ctx context.Context, pool *Database, sync *pipeline.Sync, schema, unit
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(unit))
-	s := &Staging{pool: pool, sync: sync, table: table, owner: "stage_" + hex.EncodeToString(sum[:8])}
+	s := &Staging{pool: pool, sync: sync, table: table, owner: "stage_" + hex.EncodeToString(sum[:8]), through: math.MinInt64}
 	prefix := fmt.Sprintf("tidemark.%s_%d_", s.owner, token)
 	s.raw, s.cast, s.plan = prefix+"raw", prefix+"cast", prefix+"plan"
 	if s.keys, err = s.mapped("k", sync.Key, columns); err != nil {
@@ -68,6 +91,14 @@ func Open(ctx context.Context, pool *Database, sync *pipeline.Sync, schema, unit
 	}
 	if s.values, err = s.mapped("c", sync.Columns, columns); err != nil {
 		return nil, err
+	}
+	if err := s.identify(); err != nil {
+		return nil, err
+	}
+	for _, c := range columns {
+		if marked(c.Name) != "" {
+			s.marks = append(s.marks, c)
+		}
 	}
 	if err := s.checkKey(ctx); err != nil {
 		return nil, err
@@ -78,18 +109,67 @@ func Open(ctx context.Context, pool *Database, sync *pipeline.Sync, schema, unit
 	return s, nil
 }
 
+// identify finds the columns that rows of the plan are known by, and the one that
+// says that a row is deleted.
+func (s *Staging) identify() error {
+	s.ids = s.keys
+	if s.sync.Many {
+		if len(s.table.Primary) == 0 {
+			return fault.Fix(fmt.Errorf("table %s has no primary key, which is needed to write all the rows that a key names", s.table.Name), "add one, or map a key that names one row and leave out many: true")
+		}
+		s.ids = nil
+		for i, name := range s.table.Primary {
+			s.ids = append(s.ids, staged{name: fmt.Sprintf("p%d", i+1), column: s.table.Column(name)})
+		}
+	}
+	if s.sync.DeletedColumn == "" {
+		return nil
+	}
+	if s.deleted = s.table.Column(s.sync.DeletedColumn); s.deleted == nil {
+		return s.table.Missing("column", s.sync.DeletedColumn)
+	}
+	if _, known := deletedNow()[s.deleted.Base]; !known {
+		return fault.Fix(fmt.Errorf("column %s of %s is of type %s, which cannot say that a row is deleted", s.deleted.Name, s.table.Name, s.deleted.Type), "name a boolean, date or timestamp column as deleted_column")
+	}
+	return nil
+}
+
+// deletedNow is by base type what a soft delete writes.
+func deletedNow() map[string]string {
+	return map[string]string{"bool": "true", "timestamptz": "clock_timestamp()", "timestamp": "clock_timestamp() AT TIME ZONE 'UTC'", "date": "CURRENT_DATE"}
+}
+
+// inserts, updates and deletes say what the mode does to rows.
+func (s *Staging) inserts() bool {
+	return s.sync.Mode == pipeline.ModeInsert || s.sync.Mode == pipeline.ModeUpsert || s.sync.Mode == pipeline.ModeMirror
+}
+
+func (s *Staging) updates() bool {
+	return s.sync.Mode != pipeline.ModeInsert && (len(s.values) > 0 || s.deleted != nil)
+}
+
+func (s *Staging) deletes() bool { return s.sync.Mode == pipeline.ModeMirror }
+
 // rights are the least that writing the table takes: rows are found by the key and
 // compared by the other columns, and to lock them is to have the right to update.
 func (s *Staging) rights() []catalog.Right {
 	var out []catalog.Right
-	for _, c := range s.all() {
+	for _, c := range append(s.all(), s.ids...) {
 		out = append(out, catalog.Right{Privilege: "SELECT", Column: c.column.Name})
-		if s.sync.Mode == pipeline.ModeUpsert {
+		if s.inserts() {
 			out = append(out, catalog.Right{Privilege: "INSERT", Column: c.column.Name})
 		}
 	}
-	for _, c := range s.values {
-		out = append(out, catalog.Right{Privilege: "UPDATE", Column: c.column.Name})
+	if s.updates() {
+		for _, c := range s.values {
+			out = append(out, catalog.Right{Privilege: "UPDATE", Column: c.column.Name})
+		}
+	}
+	switch {
+	case s.deletes() && s.deleted == nil:
+		out = append(out, catalog.Right{Privilege: "DELETE"})
+	case s.deletes():
+		out = append(out, catalog.Right{Privilege: "SELECT", Column: s.deleted.Name}, catalog.Right{Privilege: "UPDATE", Column: s.deleted.Name})
 	}
 	return out
 }
@@ -97,8 +177,10 @@ func (s *Staging) rights() []catalog.Right {
 // checkKey refuses key columns that cannot name a row for certain. What an
 // extension calls equal depends on the search_path.
 func (s *Staging) checkKey(ctx context.Context) error {
-	if _, err := s.table.CheckKey(s.keyColumns()); err != nil {
-		return err
+	if !s.sync.Many {
+		if _, err := s.table.CheckKey(s.keyColumns()); err != nil {
+			return err
+		}
 	}
 	for _, k := range s.keys {
 		if k.column.Base != "" {
@@ -135,7 +217,7 @@ func (s *Staging) mapped(prefix string, mappings []pipeline.Mapping, columns []C
 			for j, c := range columns {
 				names[j] = c.Name
 			}
-			return nil, fault.Fix(fmt.Errorf("the query has no column %q", m.From), "select it, or correct the mapping; the query has: "+strings.Join(names, ", "))
+			return nil, NoColumn(m.From, names)
 		}
 		column := s.table.Column(m.To)
 		if column == nil {
@@ -149,6 +231,11 @@ func (s *Staging) mapped(prefix string, mappings []pipeline.Mapping, columns []C
 	return out, nil
 }
 
+// NoColumn is the error for a mapped column that the source does not have.
+func NoColumn(name string, known []string) error {
+	return fault.Fix(fmt.Errorf("the query has no column %q", name), "select it, or correct the mapping; the query has: "+strings.Join(known, ", "))
+}
+
 func (s *Staging) all() []staged { return append(slices.Clone(s.keys), s.values...) }
 
 // Columns are the columns to load, in order, as the query names them.
@@ -157,10 +244,14 @@ func (s *Staging) Columns() []string {
 	for _, c := range s.all() {
 		out = append(out, c.from.Name)
 	}
+	for _, m := range s.marks {
+		out = append(out, m.Name)
+	}
 	return out
 }
 
-// Targets are the columns of the table that Columns go to.
+// Targets are the columns of the table that Columns go to; marks, which are the
+// last of those, go nowhere.
 func (s *Staging) Targets() []string {
 	var out []string
 	for _, c := range s.all() {
@@ -169,21 +260,37 @@ func (s *Staging) Targets() []string {
 	return out
 }
 
+// loaded are the columns of the staging table of what is read that Columns go to.
+func (s *Staging) loaded() []string {
+	out := names(s.all())
+	for _, m := range s.marks {
+		out = append(out, marked(m.Name))
+	}
+	return out
+}
+
 func (s *Staging) create(ctx context.Context) error {
 	if err := s.sweep(ctx); err != nil {
 		return err
 	}
-	raw, cast := []string{"n bigint GENERATED ALWAYS AS IDENTITY"}, make([]string, 0, len(s.keys)+len(s.values))
+	raw, cast := []string{"n bigint GENERATED ALWAYS AS IDENTITY", "fingerprint bigint", "removed boolean"}, make([]string, 0, len(s.keys)+len(s.values))
 	for _, c := range s.all() {
 		raw = append(raw, c.name+" "+c.from.Type)
 		cast = append(cast, "t."+catalog.Quote(c.column.Name)+" AS "+c.name)
 	}
 	// Columns taken from the table itself have its types and collations too.
-	like := strings.Join(cast, ", ") + " FROM " + s.table.SQLName() + " t WITH NO DATA"
+	from := " FROM " + s.table.SQLName() + " t WITH NO DATA"
+	like := strings.Join(cast, ", ")
+	planned := like
+	if s.sync.Many {
+		for _, c := range s.ids {
+			planned += ", t." + catalog.Quote(c.column.Name) + " AS " + c.name
+		}
+	}
 	for _, sql := range []string{
 		"CREATE UNLOGGED TABLE " + s.raw + " (" + strings.Join(raw, ", ") + ")",
-		"CREATE UNLOGGED TABLE " + s.cast + " AS SELECT NULL::bigint AS n, " + like,
-		"CREATE UNLOGGED TABLE " + s.plan + " AS SELECT NULL::bigint AS n, NULL::text AS action, " + like,
+		"CREATE UNLOGGED TABLE " + s.cast + " AS SELECT NULL::bigint AS n, NULL::boolean AS removed, " + like + from,
+		"CREATE UNLOGGED TABLE " + s.plan + " AS SELECT NULL::bigint AS n, NULL::bigint AS staged, NULL::text AS action, " + planned + from,
 	} {
 		if err := s.exec(ctx, sql); err != nil {
 			return fmt.Errorf("creating the staging tables: %w", err)
@@ -209,6 +316,11 @@ func (s *Staging) prove(ctx context.Context) error {
 			return fmt.Errorf("casting column %q of the query to %s: %w", c.from.Name, c.column.Type, err)
 		}
 	}
+	if s.sync.Where != "" {
+		if err := s.exec(ctx, "EXPLAIN SELECT FROM "+s.table.SQLName()+" t WHERE "+s.within("t")); err != nil {
+			return fault.Fix(fmt.Errorf("planning the sync's where: %w", err), "correct target.where: a condition of Postgres on the columns of "+s.table.Name)
+		}
+	}
 	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error { return s.explain(ctx, tx) })
 	if fault.SQLState(err) == "42P10" { // invalid_column_reference: no unique index is on exactly these columns
 		return fault.Fix(fmt.Errorf("no unique index of %s is on exactly (%s), which an upsert needs", s.table.Name, strings.Join(s.keyColumns(), ", ")),
@@ -223,13 +335,18 @@ func (s *Staging) prove(ctx context.Context) error {
 // explain has Postgres plan the statements that write, with their locks and
 // privileges, and runs none.
 func (s *Staging) explain(ctx context.Context, tx pgx.Tx) error {
-	if len(s.values) > 0 {
-		if _, err := tx.Exec(ctx, "EXPLAIN "+s.updateSQL("s.n < 0")); err != nil {
-			return err
-		}
+	var statements []string
+	if s.updates() {
+		statements = append(statements, s.updateSQL("s.n < 0"))
 	}
-	if s.sync.Mode == pipeline.ModeUpsert {
-		if _, err := tx.Exec(ctx, "EXPLAIN "+s.insertSQL("n < 0")); err != nil {
+	if s.inserts() {
+		statements = append(statements, s.insertSQL("n < 0"))
+	}
+	if s.deletes() {
+		statements = append(statements, s.deleteSQL("s.n < 0"))
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, "EXPLAIN "+sql); err != nil {
 			return err
 		}
 	}
@@ -289,7 +406,7 @@ func (s *Staging) Load(ctx context.Context, fill func(io.Writer) error) (loaded 
 			_ = w.CloseWithError(err) // never fails
 			filled <- err
 		}()
-		tag, err := tx.Conn().PgConn().CopyFrom(ctx, r, "COPY "+s.raw+" ("+strings.Join(names(s.all()), ", ")+") FROM STDIN (FORMAT binary)")
+		tag, err := tx.Conn().PgConn().CopyFrom(ctx, r, "COPY "+s.raw+" ("+strings.Join(s.loaded(), ", ")+") FROM STDIN (FORMAT binary)")
 		_ = r.CloseWithError(io.ErrClosedPipe) // ends fill if COPY gave up first
 		loaded = tag.RowsAffected()
 		if source := <-filled; source != nil && !errors.Is(source, io.ErrClosedPipe) {
@@ -304,4 +421,23 @@ func (s *Staging) Load(ctx context.Context, fill func(io.Writer) error) (loaded 
 		return 0, fmt.Errorf("staging rows: %w", err)
 	}
 	return loaded, nil
+}
+
+// Within is a condition on the rows of a table: one that the user wrote, "" for none,
+// and that a column has a value, given as text.
+func Within(where, column, value string) string {
+	own := catalog.Quote(column) + "::text = " + literal(value)
+	if where == "" {
+		return own
+	}
+	return "(" + where + "\n) AND " + own
+}
+
+// HasColumn reports whether a table has a column.
+func HasColumn(ctx context.Context, pool *Database, schema, table, column string) (bool, error) {
+	t, err := catalog.Describe(ctx, pool, schema, table)
+	if err != nil {
+		return false, err
+	}
+	return t.Column(column) != nil, nil
 }

@@ -90,7 +90,7 @@ func TestUpgradeInTheMiddleOfABatch(t *testing.T) {
 	go func() { done <- w.extractOn(w.product, "") }()
 	<-arrived
 	newer := w.upgraded(file)
-	if got := w.value(versionsSQL); got != "0,1,2,3,4,5,90000" {
+	if got := w.value(versionsSQL); got != "0,1,2,3,4,5,6,90000" {
 		t.Fatalf("versions %s", got)
 	}
 	close(release)
@@ -129,7 +129,7 @@ func TestUpgradeDoesNotQueue(t *testing.T) {
 	if class, remedy := fault.Classify(err); fault.SQLState(err) != "55P03" || class != fault.Transient || remedy == "" {
 		t.Fatalf("the migration ended with %v, want a transient error for a lock, with its remedy (%q)", err, remedy)
 	}
-	if got := w.value(versionsSQL); got != "0,1,2,3,4,5" {
+	if got := w.value(versionsSQL); got != "0,1,2,3,4,5,6" {
 		t.Errorf("versions %s after a migration that failed", got)
 	}
 	clean(t, control)
@@ -183,7 +183,7 @@ func TestUpgradeTakenBack(t *testing.T) {
 	w.tick()
 	w.dedup("")
 	w.once("shop", "items")
-	if got := w.value(versionsSQL); got != "0,1,2,3,4,5,90000" {
+	if got := w.value(versionsSQL); got != "0,1,2,3,4,5,6,90000" {
 		t.Errorf("versions %s", got)
 	}
 	if got := w.value(`SELECT note || attempts FROM tidemark.sync_state`); got != "kept3" {
@@ -321,7 +321,7 @@ func TestUpgradeAtOnce(t *testing.T) {
 				})
 			}
 			group.Wait()
-			if got := scan[string](t, connect(t, url), versionsSQL); got != "0,1,2,3,4,5,90000" {
+			if got := scan[string](t, connect(t, url), versionsSQL); got != "0,1,2,3,4,5,6,90000" {
 				t.Errorf("versions %s, want each once", got)
 			}
 		})

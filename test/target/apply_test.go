@@ -302,7 +302,7 @@ func TestErrorsQuoteNoValues(t *testing.T) {
 	}
 	// More bad rows than one run may have.
 	stage = d.staged(sync(pipeline.ModeUpsert, []string{"id"}, []string{"v"}), fmt.Sprintf("SELECT g::bigint, 'secret' || g FROM generate_series(1, %d) g", target.MaxRejects+1), id, v("text"))
-	_, err := stage.Plan(t.Context())
+	_, err := stage.Plan(t.Context(), target.Extent{})
 	permanent(t, err, "10000 rows", "SQLSTATE 22P02")
 	if strings.Contains(err.Error(), "secret") {
 		t.Errorf("the error quotes a row: %v", err)
@@ -339,7 +339,7 @@ func TestPlanWaitsForNoLock(t *testing.T) {
 	d := newDatabase(t, "CREATE TABLE t (id bigint PRIMARY KEY, v text)")
 	stage := d.staged(sync(pipeline.ModeUpsert, []string{"id"}, []string{"v"}), "SELECT 1::bigint, 'a'::text", id, v("text"))
 	release := d.hold("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-	_, err := stage.Plan(t.Context())
+	_, err := stage.Plan(t.Context(), target.Extent{})
 	release()
 	if fault.SQLState(err) != "55P03" {
 		t.Errorf("%v, want a lock timeout", err)
@@ -354,7 +354,7 @@ func TestStatementsEndWithTheContext(t *testing.T) {
 	stage := d.staged(sync(pipeline.ModeUpsert, []string{"id"}, []string{"v"}), "SELECT 1::bigint, 'a'::text", id, v("text"))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	_, err := stage.Plan(ctx)
+	_, err := stage.Plan(ctx, target.Extent{})
 	if fault.SQLState(err) != "57014" && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want the end of the time", err)
 	}

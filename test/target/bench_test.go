@@ -94,7 +94,7 @@ func benchRun(b *testing.B, pool *pgxpool.Pool, url, score string) {
 	}
 	phase("load", start)
 	start = time.Now()
-	plan, err := stage.Plan(ctx)
+	plan, err := stage.Plan(ctx, target.Extent{})
 	if err != nil || plan.Update+plan.Unchanged != benchRows || len(plan.Rejects) != 0 {
 		b.Fatal(plan, err)
 	}

@@ -135,7 +135,7 @@ func (d *database) load(stage *target.Staging, rows string) {
 
 func (d *database) plan(stage *target.Staging) target.Plan {
 	d.t.Helper()
-	p, err := stage.Plan(d.t.Context())
+	p, err := stage.Plan(d.t.Context(), target.Extent{})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -182,4 +182,15 @@ func mustJSON(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(out)
+}
+
+// prepared is staged for a run that the test drops itself, or that the next one sweeps.
+func (d *database) prepared(s *pipeline.Sync, rows string, columns ...target.Column) *target.Staging {
+	d.t.Helper()
+	stage, err := d.open(s, columns...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.load(stage, rows)
+	return stage
 }
