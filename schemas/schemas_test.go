@@ -48,7 +48,13 @@ const full = `{
 	"reverse_etl": [
 		{"name": "customer_scores", "every": "15m", "query": "SELECT 1", "mode": "upsert",
 		 "target": {"table": "customers", "key": {"customer_id": "id"}, "columns": {"score": "lifetime_value"}},
-		 "limits": {"batch_size": 1000, "lock_timeout": "2s", "statement_timeout": "1.5m", "pause": "100ms"}}
+		 "limits": {"batch_size": 1000, "lock_timeout": "2s", "statement_timeout": "1.5m", "pause": "100ms"}},
+		{"name": "members", "every": "0 3 * * *", "after": [{"table": "crm.scores"}, {"scheduled_query": "Nightly scores"}], "table": "p-1.{dataset}.members",
+		 "changes": "ledger", "cursor": "at", "lookback": "5m", "full_every": "168h", "mode": "mirror", "deletes": "soft", "deleted_column": "gone", "approve": true,
+		 "target": {"table": "members", "key": {"id": "id"}, "where": "country = 'US'", "many": false},
+		 "limits": {"max_deletes": 10000, "max_delete_percent": 2.5, "max_swing_percent": 150, "max_staleness": "26h", "fresh_tables": ["scores"], "allow_cascade": false,
+		 "batch_time": "750ms", "max_replication_lag": "64MB", "max_slot_lag": "0MB", "max_autovacuum_pause": "1m"}},
+		{"name": "names", "csv": "gs://bucket/names.csv", "mode": "fill", "target": {"table": "orders", "key": {"email": "email"}, "columns": {"name": "name"}, "many": true}}
 	]
 }`
 
@@ -171,16 +177,48 @@ func TestPipelineSchema(t *testing.T) {
 		{"dedup of no bytes", `"max_bytes": 1`, `"max_bytes": 0`, false},
 		{"verify", `"dedup"`, `"verify": {"every": "24h"}, "dedup"`, false},
 		{"sync without a name", `"name": "customer_scores", `, ``, false},
-		{"sync without a query", `"query": "SELECT 1", `, ``, false},
-		{"sync with a cursor", `"query": "SELECT 1", `, `"query": "SELECT 1", "cursor": "at", `, false},
+		{"sync with an empty query", `"query": "SELECT 1"`, `"query": ""`, false},
+		{"sync with a cursor", `"query": "SELECT 1", `, `"query": "SELECT 1", "cursor": "at", `, true},
+		{"unknown in a sync", `"query": "SELECT 1", `, `"query": "SELECT 1", "sql": "at", `, false},
 		{"sync without a mode", `"mode": "upsert",`, ``, false},
-		{"insert", `"upsert"`, `"insert"`, false},
-		{"fill", `"upsert"`, `"fill"`, false},
-		{"mirror", `"upsert"`, `"mirror"`, false},
+		{"insert", `"upsert"`, `"insert"`, true},
+		{"fill", `"upsert"`, `"fill"`, true},
+		{"mirror", `"upsert"`, `"mirror"`, true},
+		{"merge as a mode", `"upsert"`, `"merge"`, false},
 		{"sync without a key", `"key": {"customer_id": "id"}, `, ``, false},
 		{"sync with an empty key", `{"customer_id": "id"}`, `{}`, false},
 		{"mapping to a number", `{"customer_id": "id"}`, `{"customer_id": 1}`, false},
-		{"deletes limit", `"limits": {`, `"limits": {"max_delete_percent": 5, `, false},
+		{"unknown in target", `"many": true`, `"all": true`, false},
+		{"many as text", `"many": true`, `"many": "true"`, false},
+		{"an empty scope", `"country = 'US'"`, `""`, false},
+		{"unknown in limits", `"limits": {`, `"limits": {"max_inserts": 5, `, false},
+		{"deletes of others", `"max_deletes": 10000`, `"max_deletes": -1`, false},
+		{"no deletes", `"max_deletes": 10000`, `"max_deletes": 0`, true},
+		{"half a delete", `"max_deletes": 10000`, `"max_deletes": 0.5`, false},
+		{"deletes of all", `"max_delete_percent": 2.5`, `"max_delete_percent": 100`, true},
+		{"deletes of more than all", `"max_delete_percent": 2.5`, `"max_delete_percent": 100.1`, false},
+		{"deletes of less than none", `"max_delete_percent": 2.5`, `"max_delete_percent": -0.1`, false},
+		{"swing of less than none", `"max_swing_percent": 150`, `"max_swing_percent": -1`, false},
+		{"staleness of a source in days", `"26h"`, `"1d"`, false},
+		{"no fresh table", `["scores"]`, `[]`, false},
+		{"fresh table twice", `["scores"]`, `["scores", "scores"]`, false},
+		{"fresh table with a backtick", `["scores"]`, `["` + "`d`.`scores`" + `"]`, false},
+		{"lag of a standby in units of 1024", `"64MB"`, `"64MiB"`, false},
+		{"lag of a standby without unit", `"64MB"`, `"0"`, false},
+		{"after nothing", `[{"table": "crm.scores"}, {"scheduled_query": "Nightly scores"}]`, `[]`, false},
+		{"after a table by name", `[{"table": "crm.scores"}, {"scheduled_query": "Nightly scores"}]`, `["crm.scores"]`, false},
+		{"after another project's table", `"crm.scores"`, `"p.crm.scores"`, false},
+		{"unknown in after", `"scheduled_query": "Nightly`, `"job": "Nightly`, false},
+		{"changes by appends", `"ledger"`, `"appends"`, true},
+		{"changes by another way", `"ledger"`, `"xmin"`, false},
+		{"deletes of a sync ignored", `"deletes": "soft", "deleted`, `"deletes": "ignore", "deleted`, false},
+		{"look-back of a sync in numbers", `"5m", "full_every"`, `300, "full_every"`, false},
+		{"full comparison in days", `"168h"`, `"7d"`, false},
+		{"a table in the dataset", `"p-1.{dataset}.members"`, `"members"`, true},
+		{"a table of a tenant", `"p-1.{dataset}.members"`, `"{slug}.members"`, false},
+		{"a table without a name", `"p-1.{dataset}.members"`, `"crm."`, false},
+		{"a partition", `"p-1.{dataset}.members"`, `"crm.members$20260101"`, false},
+		{"no file", `"gs://bucket/names.csv"`, `""`, false},
 		{"no batch", `"batch_size": 1000`, `"batch_size": 0`, false},
 		{"composite timeout", `"2s"`, `"1m30s"`, false},
 		{"timeout without unit", `"2s"`, `"2"`, false},
@@ -226,7 +264,7 @@ func TestNothingUnknownPasses(t *testing.T) {
 		}
 	}
 	walk("", compile(t))
-	if len(seen) < 40 {
+	if len(seen) < 80 {
 		t.Errorf("only %d schemas were seen", len(seen))
 	}
 }

@@ -39,7 +39,7 @@ locals {
   }
   boundless = [
     for name, prefix in local.open_tenants : name
-    if prefix == "" || anytrue([for d in local.all_datasets : startswith(d.dataset, prefix)]) || anytrue([for other, p in local.open_tenants : startswith(p, prefix) if other != name])
+    if prefix == "" || anytrue([for dataset in concat(local.all_datasets[*].dataset, keys(local.ledgers)) : startswith(dataset, prefix)]) || anytrue([for other, p in local.open_tenants : startswith(p, prefix) if other != name])
   ]
   open_tenant_roles = merge([
     for name, prefix in local.open_tenants : {
@@ -87,7 +87,7 @@ resource "google_project_iam_custom_role" "create_datasets" {
   project     = var.project
   role_id     = "tidemarkCreateDatasets"
   title       = "Tidemark: create datasets"
-  description = "Lets Extract make the dataset of a tenant it sees for the first time."
+  description = "Lets a function make the dataset of a tenant it sees for the first time."
   permissions = ["bigquery.datasets.create"]
 }
 

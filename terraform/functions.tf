@@ -143,6 +143,7 @@ resource "google_cloudfunctions2_function" "function" {
     google_secret_manager_secret_iam_member.hash_key,
     google_sql_provision_script.grants,
     google_sql_user.function,
+    google_storage_bucket_iam_member.csv,
     google_storage_bucket_iam_member.staging,
     time_sleep.build_roles,
   ]

@@ -20,7 +20,7 @@ output "database_users" {
 
 output "datasets" {
   description = "Ids of the datasets made here."
-  value       = keys(google_bigquery_dataset.destination)
+  value       = concat(keys(google_bigquery_dataset.destination), keys(google_bigquery_dataset.ledger))
 }
 
 output "dead_letter_subscriptions" {
@@ -38,6 +38,11 @@ output "functions" {
 output "instance" {
   description = "Connection name of the Cloud SQL instance, project:region:instance."
   value       = local.connection_name
+}
+
+output "notification_topic" {
+  description = "The topic to set as the Pub/Sub notification of each scheduled query that a sync runs after."
+  value       = google_pubsub_topic.tick["reverse-etl"].id
 }
 
 output "run_now" {

@@ -118,7 +118,12 @@ locals {
         table   = sync.target.table
         key     = values(sync.target.key)
         columns = values(try(sync.target.columns, {}))
-        insert  = sync.mode != "update"
+        deleted = try(sync.deleted_column, "")
+        insert  = contains(["insert", "upsert", "mirror"], sync.mode)
+        update  = sync.mode != "insert"
+        delete  = sync.mode == "mirror" && try(sync.deletes, "hard") == "hard"
+        where   = can(sync.target.where)
+        many    = try(sync.target.many, false)
       }
     ]
   ])
@@ -146,6 +151,10 @@ resource "terraform_data" "pipelines" {
     precondition {
       condition     = length(local.bad_tenants) == 0
       error_message = "These tenants have no dataset of their own: ${join(", ", local.bad_tenants)}. Give each the columns that tenants.dataset names, with values of letters, digits and underscores that no other tenant or pipeline has."
+    }
+    precondition {
+      condition     = length(local.bad_ledgers) == 0
+      error_message = "The ledgers of syncs are kept in datasets that end in _ledger, and these belong to pipelines or tenants: ${join(", ", local.bad_ledgers)}. Give those another name."
     }
     precondition {
       condition     = length(local.boundless) == 0

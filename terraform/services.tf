@@ -19,6 +19,7 @@ locals {
       "sqladmin.googleapis.com",
       "storage.googleapis.com",
     ],
+    local.scheduled_queries ? ["bigquerydatatransfer.googleapis.com"] : [],
     var.network == null ? [] : ["compute.googleapis.com"],
     length(local.hashed) == 0 ? [] : ["secretmanager.googleapis.com"],
     var.database.ip_type == "PSC" ? ["networkconnectivity.googleapis.com"] : [],

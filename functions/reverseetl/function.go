@@ -18,6 +18,6 @@ func init() {
 }
 
 func run(ctx context.Context, c *instance.Connections, d tick.Delivery) error {
-	r := reverse.Runner{Dispatcher: c.Dispatcher(tick.TopicReverseETL), Target: c.Source, Control: c.Control, Warehouse: c.Warehouse}
+	r := reverse.Runner{Dispatcher: c.Dispatcher(tick.TopicReverseETL), Target: c.Source, Control: c.Control, Warehouse: c.Warehouse, Project: c.Config.Warehouse.Project}
 	return r.Run(ctx, d)
 }

@@ -1,6 +1,6 @@
 // Command tidemark is the operator's command line: it writes the contracts of tables
-// from the live source, has the functions run, retry and resync, and lists what was
-// refused. Its configuration is the functions' own, from the environment.
+// from the live source, has the functions run, retry and resync, runs reverse syncs, and
+// lists what was refused. Its configuration is the functions' own, from the environment.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -41,12 +42,15 @@ func commands() []command {
 		{"run", "[-tenant T] [PIPELINE [TABLE]]", "have tables brought up to date now, due or not", (*tool).run},
 		{"retry", "[-tenant T] PIPELINE [TABLE]", "have the rows that were refused read again", (*tool).retry},
 		{"resync", "[-tenant T] PIPELINE [TABLE]", "have every row read again", (*tool).resync},
+		{"sync", "[-apply] [-csv FILE] [-full] [-retry] [-override RUN] [-plan RUN] [-tenant T] PIPELINE SYNC", "run a reverse sync here and now: dry, unless -apply is given", (*tool).sync},
 		{"rejects", "[-rows] PIPELINE [TABLE]", "list what was refused and is not mended", (*tool).rejects},
 	}
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// What goes well is said by the commands themselves.
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	t := tool{getenv: os.Getenv, out: os.Stdout, err: os.Stderr}
 	code := t.main(ctx, os.Args[1:])
 	stop()
@@ -142,7 +146,7 @@ func (t *tool) help(w io.Writer) {
 	t.print(w, `
 tidemark COMMAND -h lists the flags of a command. The configuration is the functions' own:
 DATABASE_URL, or CLOUD_SQL_INSTANCE, DB_USER and DB_NAME; CONTROL_DATABASE_URL;
-GOOGLE_CLOUD_PROJECT; TIDEMARK_PIPELINES. The exit code is 0 if it is done, 1 if it failed
-or found differences, 2 if the command line is wrong.
+GOOGLE_CLOUD_PROJECT; TIDEMARK_PIPELINES. The exit code is 0 if it is done, 1 if it failed,
+found differences, or a brake or a missing approval stops it, 2 if the command line is wrong.
 `)
 }

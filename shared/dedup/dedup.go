@@ -38,7 +38,7 @@ const defaultMaxBytes = 1 << 40
 // with full all of every log. The error joins those of the tables that failed;
 // the others are done (I7).
 func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
-	if err := d.Refuse("Dedup", "sync", "dry_run", "retry"); err != nil {
+	if err := d.Refuse("Dedup", "sync", "dry_run", "retry", "override", "plan"); err != nil {
 		return err
 	}
 	if err := r.CheckTable(d.Message); err != nil {

@@ -50,7 +50,7 @@ const tablesAtOnce = 4
 // for several units, a message to each. The error joins those of the tables
 // that failed; the others are done (I7).
 func (r *Runner) Run(ctx context.Context, d tick.Delivery) error {
-	if err := d.Refuse("Extract", "sync", "dry_run"); err != nil {
+	if err := d.Refuse("Extract", "sync", "dry_run", "override", "plan"); err != nil {
 		return err
 	}
 	if err := r.CheckTable(d.Message); err != nil {

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -216,7 +215,6 @@ const defaultMaxLag = "10GB"
 
 // size reads a number of bytes in MB, GB or TB, as the schema has it.
 func (r *reader) size(at, text string) int64 {
-	text = cmp.Or(text, defaultMaxLag)
 	unit := map[string]int64{"MB": 1e6, "GB": 1e9, "TB": 1e12}[text[len(text)-2:]]
 	n, err := strconv.ParseInt(text[:len(text)-2], 10, 64)
 	if bytes := n * unit; err == nil && bytes/unit == n {

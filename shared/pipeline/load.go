@@ -165,23 +165,7 @@ type document struct {
 		MaxBytes    int64  `json:"max_bytes"`
 		KeepDeleted string `json:"keep_deleted"`
 	} `json:"dedup"`
-	ReverseETL []struct {
-		Name   string `json:"name"`
-		Every  string `json:"every"`
-		Query  string `json:"query"`
-		Target struct {
-			Table   string            `json:"table"`
-			Key     map[string]string `json:"key"`
-			Columns map[string]string `json:"columns"`
-		} `json:"target"`
-		Mode   Mode `json:"mode"`
-		Limits struct {
-			BatchSize        int    `json:"batch_size"`
-			LockTimeout      string `json:"lock_timeout"`
-			StatementTimeout string `json:"statement_timeout"`
-			Pause            string `json:"pause"`
-		} `json:"limits"`
-	} `json:"reverse_etl"`
+	ReverseETL []syncDocument `json:"reverse_etl"`
 }
 
 type options struct {
@@ -195,14 +179,11 @@ type options struct {
 
 // What a file that says nothing gets; the schema documents the same values.
 const (
-	defaultEvery            = "1m"
-	defaultBatchRows        = 500_000
-	defaultLookback         = 10 * time.Minute
-	defaultLookbackCount    = 10_000
-	defaultMaxBytes         = 1 << 40
-	defaultBatchSize        = 1000
-	defaultLockTimeout      = "2s"
-	defaultStatementTimeout = "30s"
+	defaultEvery         = "1m"
+	defaultBatchRows     = 500_000
+	defaultLookback      = 10 * time.Minute
+	defaultLookbackCount = 10_000
+	defaultMaxBytes      = 1 << 40
 )
 
 // parse reads one file. It returns what could be read even when there are
@@ -350,7 +331,7 @@ func (r *reader) pipeline(doc document) Pipeline {
 		File:    r.file,
 		Schema:  cmp.Or(doc.Source.Schema, "public"),
 		Dataset: doc.Destination.Dataset,
-		WAL:     WAL{MaxLag: r.size("/wal/max_lag", doc.WAL.MaxLag)},
+		WAL:     WAL{MaxLag: r.size("/wal/max_lag", cmp.Or(doc.WAL.MaxLag, defaultMaxLag))},
 	}
 	if doc.Tenants != nil {
 		p.Tenants = &Tenants{Query: doc.Tenants.Query, Column: doc.Tenants.Column, Dataset: doc.Tenants.Dataset}
@@ -391,39 +372,8 @@ func (r *reader) pipeline(doc document) Pipeline {
 			KeepDeleted: r.keepDeleted("/dedup/keep_deleted", doc.Dedup.KeepDeleted),
 		}
 	}
-	r.syncs(&p, doc)
+	r.syncs(&p, doc.ReverseETL)
 	return p
-}
-
-func (r *reader) syncs(p *Pipeline, doc document) {
-	seen := map[string]int{}
-	for i, s := range doc.ReverseETL {
-		at := "/reverse_etl/" + strconv.Itoa(i)
-		r.unique(seen, at, "reverse sync", s.Name)
-		sync := Sync{
-			Name: s.Name, Every: r.cadence(at+"/every", s.Every), Query: s.Query, Table: s.Target.Table, Mode: s.Mode,
-			Key: r.mapping(at+"/target/key", s.Target.Key, map[string]string{}),
-			Limits: Limits{
-				BatchSize:        cmp.Or(s.Limits.BatchSize, defaultBatchSize),
-				LockTimeout:      r.duration(at+"/limits/lock_timeout", cmp.Or(s.Limits.LockTimeout, defaultLockTimeout)),
-				StatementTimeout: r.duration(at+"/limits/statement_timeout", cmp.Or(s.Limits.StatementTimeout, defaultStatementTimeout)),
-				Pause:            r.duration(at+"/limits/pause", cmp.Or(s.Limits.Pause, "0s")),
-			},
-			Line: r.line(at),
-		}
-		taken := map[string]string{}
-		for _, m := range sync.Key {
-			taken[m.To] = "the key"
-		}
-		sync.Columns = r.mapping(at+"/target/columns", s.Target.Columns, taken)
-		if len(sync.Columns) == 0 && sync.Mode == ModeUpdate {
-			r.problem(at+"/target", "an update needs columns to write", "add columns: {<column of the query>: <column of the table>}")
-		}
-		if sync.Limits.LockTimeout >= sync.Limits.StatementTimeout {
-			r.problem(at+"/limits", "lock_timeout is not below statement_timeout, so it could never fire", "make lock_timeout the smaller one")
-		}
-		p.ReverseETL = append(p.ReverseETL, sync)
-	}
 }
 
 func (r *reader) unique(seen map[string]int, at, what, name string) {

@@ -104,12 +104,15 @@ func TestLoad(t *testing.T) {
 				{
 					Name: "scores", Every: "15m", Query: "SELECT customer_id, score, at FROM x", Table: "customers", Mode: pipeline.ModeUpdate,
 					Key: []pipeline.Mapping{{From: "customer_id", To: "id"}}, Columns: []pipeline.Mapping{{From: "at", To: "scored_at"}, {From: "score", To: "lifetime_value"}},
-					Limits: pipeline.Limits{BatchSize: 10, LockTimeout: 500 * time.Millisecond, StatementTimeout: time.Minute, Pause: 1500 * time.Millisecond}, Line: 33,
+					Changes: pipeline.ChangesFull,
+					Limits: limits(func(l *pipeline.Limits) {
+						l.BatchSize, l.LockTimeout, l.StatementTimeout, l.Pause = 10, 500*time.Millisecond, time.Minute, 1500*time.Millisecond
+					}), Line: 33,
 				},
 				{
 					Name: "labels", Query: "SELECT 1", Table: "labels", Mode: pipeline.ModeUpsert,
 					Key: []pipeline.Mapping{{From: "a", To: "a"}, {From: "b", To: "b"}}, Columns: []pipeline.Mapping{},
-					Limits: pipeline.Limits{BatchSize: 1000, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second}, Line: 39,
+					Changes: pipeline.ChangesFull, Limits: limits(nil), Line: 39,
 				},
 			},
 		},
@@ -219,7 +222,6 @@ reverse_etl:
 			`:6: tables[1].capture has no "method"; add method:`,
 			`:7: dedup has no "every"; add every:`,
 			`:9: reverse_etl[0] has no "name"; add name:`,
-			`:9: reverse_etl[0] has no "query"; add query:`,
 			`:9: reverse_etl[0] has no "mode"; add mode:`,
 			`:9: reverse_etl[0].target has no "table"; add table:`,
 			`:9: reverse_etl[0].target has no "key"; add key:`,
@@ -246,7 +248,8 @@ reverse_etl:
   - name: s
     query: q
     mode: upsert
-    cursor: c
+    cursors: c
+    after: [{job: j}]
     target: {table: t, key: {a: a}, column: {b: b}}
     limits:
       batchsize: 1
@@ -260,9 +263,10 @@ reverse_etl:
 			`:16: unknown key "look_back" in tables[0].capture; did you mean "lookback"? known keys: cursor, log, lookback, method`,
 			`:17: unknown key "granularty" in tables[0].partition_by; did you mean "granularity"? known keys: column, granularity`,
 			`:18: unknown key "maxbytes" in dedup; did you mean "max_bytes"? known keys: every, keep_deleted, max_bytes`,
-			`:23: unknown key "cursor" in reverse_etl[0]; known keys: every, limits, mode, name, query, target`,
-			`:24: unknown key "column" in reverse_etl[0].target; did you mean "columns"? known keys: columns, key, table`,
-			`:26: unknown key "batchsize" in reverse_etl[0].limits; did you mean "batch_size"? known keys: batch_size, lock_timeout, pause, statement_timeout`,
+			`:23: unknown key "cursors" in reverse_etl[0]; did you mean "cursor"? known keys: after, approve, changes, csv, cursor, deleted_column, deletes, every, full_every, limits, lookback, mode, name, query, table, target`,
+			`:24: unknown key "job" in reverse_etl[0].after[0]; known keys: scheduled_query, table`,
+			`:25: unknown key "column" in reverse_etl[0].target; did you mean "columns"? known keys: columns, key, many, table, where`,
+			`:27: unknown key "batchsize" in reverse_etl[0].limits; did you mean "batch_size"? known keys: allow_cascade, batch_size, batch_time, fresh_tables, lock_timeout, max_autovacuum_pause, max_delete_percent, max_deletes, max_replication_lag, max_slot_lag, max_staleness, max_swing_percent, pause, statement_timeout`,
 		}},
 		{"values no enumeration has", `pipeline: a
 destination: {dataset: d}
@@ -274,7 +278,7 @@ tables:
     partition_by: {column: c, granularity: week}
     columns: {as: {c: TEXT}}
 reverse_etl:
-  - {name: s, query: q, target: {table: t, key: {a: a}}, mode: mirror}
+  - {name: s, query: q, target: {table: t, key: {a: a}}, mode: merge, changes: diff, deletes: ignore}
 `, []string{
 			":3: upsert is not a value of defaults.write; use one of: append, merge, cdc, replace, history",
 			":3: follow is not a value of defaults.schema_changes; use one of: evolve, stop, resync",
@@ -283,7 +287,9 @@ reverse_etl:
 			":7: insert is not a value of tables[0].write; use one of: append, merge, cdc, replace, history",
 			":8: week is not a value of tables[0].partition_by.granularity; use one of: hour, day, month, year",
 			":9: TEXT is not a value of tables[0].columns.as.c; use one of: STRING, BYTES, BOOL, INT64, FLOAT64, NUMERIC, BIGNUMERIC, DATE, TIME, DATETIME, TIMESTAMP, INTERVAL, JSON, GEOGRAPHY",
-			":11: mirror is not a value of reverse_etl[0].mode; use one of: update, upsert",
+			":11: diff is not a value of reverse_etl[0].changes; use one of: full, cursor, appends, ledger",
+			":11: ignore is not a value of reverse_etl[0].deletes; use one of: hard, soft",
+			":11: merge is not a value of reverse_etl[0].mode; use one of: insert, upsert, update, fill, mirror",
 		}},
 		{"wrong types", `pipeline: no
 destination: d
@@ -369,7 +375,7 @@ reverse_etl:
 			`:12: column "id" of the table is already written by the key; map each column of the table once; key columns are never set`,
 			`:14: column "score" of the table is already written by c; map each column of the table once; key columns are never set`,
 			`:15: column "id" of the table is already written by a; map each column of the table once; key columns are never set`,
-			`:16: an update needs columns to write; add columns: {<column of the query>: <column of the table>}`,
+			`:16: mode update needs columns to write; add columns: {<column of the source>: <column of the table>}`,
 		}},
 		{"timeouts", head + `reverse_etl:
   - name: same

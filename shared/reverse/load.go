@@ -15,22 +15,22 @@ import (
 
 	"github.com/tidemark-data/tidemark/shared/rowwire"
 	"github.com/tidemark-data/tidemark/shared/target"
-	"github.com/tidemark-data/tidemark/shared/warehouse"
 )
 
-// stageRows loads the mapped columns of the result, in their order, as COPY
+// stageRows loads the mapped columns of the rows, in their order, as COPY
 // BINARY. Rows with a value that Postgres cannot store are left out and returned.
-func stageRows(ctx context.Context, stage *target.Staging, result *warehouse.Result, o *Outcome) ([]target.Reject, error) {
-	l := newLoader(result.Schema, stage.Columns(), stage.Targets())
-	loaded, err := stage.Load(ctx, func(w io.Writer) error { return l.run(ctx, w, result) })
+func stageRows(ctx context.Context, stage *target.Staging, in *input, o *Outcome) ([]target.Reject, error) {
+	l := newLoader(in.schema, stage.Columns(), stage.Targets())
+	loaded, err := stage.Load(ctx, func(w io.Writer) error { return l.run(ctx, w, in) })
 	o.Rows = loaded + int64(len(l.rejects))
 	return l.rejects, err
 }
 
-// loader takes records of the result to those of the mapped columns.
+// loader takes records of a source to those of the mapped columns.
 type loader struct {
-	at      []int // position of each mapped column in the result
+	at      []int // position of each mapped column in the source
 	targets []string
+	key     int // position of the fingerprint among the mapped columns, -1: there is none
 	schema  *arrow.Schema
 	rejects []target.Reject
 
@@ -38,25 +38,30 @@ type loader struct {
 	first  int64        // its first row, counted over all records
 }
 
+// newLoader maps columns. Those that go to targets come first; the rest are marks.
 func newLoader(schema *arrow.Schema, columns, targets []string) *loader {
-	l := &loader{at: make([]int, len(columns)), targets: targets}
+	l := &loader{at: make([]int, len(columns)), targets: targets, key: -1}
 	fields := make([]arrow.Field, len(columns))
 	for i, name := range columns {
 		l.at[i] = slices.IndexFunc(schema.Fields(), func(f arrow.Field) bool { return strings.EqualFold(f.Name, name) })
 		fields[i] = schema.Field(l.at[i])
-		fields[i].Name = targets[i] // a column may be mapped twice
+		if i < len(targets) {
+			fields[i].Name = targets[i] // a column may be mapped twice
+		} else if name == target.KeyMark {
+			l.key = i
+		}
 	}
 	l.schema = arrow.NewSchema(fields, nil)
 	return l
 }
 
-func (l *loader) run(ctx context.Context, w io.Writer, result *warehouse.Result) error {
+func (l *loader) run(ctx context.Context, w io.Writer, in *input) error {
 	out, err := rowwire.NewCopyWriter(w, l.schema)
 	if err != nil {
 		return err
 	}
 	out.Reject = l.reject
-	if err := result.Each(ctx, func(record arrow.Record) error { return l.write(out, record) }); err != nil {
+	if err := in.each(ctx, func(record arrow.Record) error { return l.write(out, record) }); err != nil {
 		return err
 	}
 	return out.Close()
@@ -79,15 +84,22 @@ func (l *loader) reject(e *rowwire.ValueError) error {
 	if len(l.rejects) == target.MaxRejects {
 		return target.TooMany("of column " + e.Column + ": " + e.Reason.String())
 	}
+	at := int(e.Row - l.first)
 	fields := make(map[string]any, len(l.targets))
 	for i, name := range l.targets {
-		fields[name] = value(l.mapped.Column(i), int(e.Row-l.first))
+		fields[name] = value(l.mapped.Column(i), at)
 	}
 	row, err := json.Marshal(fields)
 	if err != nil {
 		return fmt.Errorf("keeping a rejected row: %w", err)
 	}
-	l.rejects = append(l.rejects, target.Reject{Column: e.Column, Reason: e.Reason.String(), Row: row})
+	r := target.Reject{Column: e.Column, Reason: e.Reason.String(), Row: row}
+	if l.key >= 0 {
+		if keys, ok := l.mapped.Column(l.key).(*array.Int64); ok {
+			r.Fingerprint = new(keys.Value(at))
+		}
+	}
+	l.rejects = append(l.rejects, r)
 	return nil
 }
 

@@ -11,9 +11,8 @@ import (
 // them after Apply: those of Only, or all but those of Except, whichever are fewer. A
 // row that has no row to be written to yet is not among them.
 type Confirmed struct {
-	Only, Except []int64
-	// ByExcept says that Except is the list, be it empty.
-	ByExcept bool
+	Only   []int64 // nil where Except is the list
+	Except []int64
 }
 
 // Confirmed tells which rows are as they should be, of rows that came with KeyMark.
@@ -36,18 +35,18 @@ func (s *Staging) Confirmed(ctx context.Context) (Confirmed, error) {
 		if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE confirmed), count(*) FILTER (WHERE NOT confirmed) FROM ("+all+") a", s.through).Scan(&yes, &no); err != nil {
 			return err
 		}
-		out.ByExcept = no <= yes
-		rows, err := tx.Query(ctx, "SELECT fingerprint FROM ("+all+") a WHERE fingerprint IS NOT NULL AND confirmed = $2", s.through, !out.ByExcept)
+		byExcept := no <= yes
+		rows, err := tx.Query(ctx, "SELECT fingerprint FROM ("+all+") a WHERE fingerprint IS NOT NULL AND confirmed = $2", s.through, !byExcept)
 		if err != nil {
 			return err
 		}
 		list, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-		if out.ByExcept {
+		if byExcept {
 			out.Except = list
 		} else {
 			out.Only = list
 		}
-		return err //nolint:wrapcheck // below
+		return err
 	})
 	if err != nil {
 		return out, fmt.Errorf("telling the rows that are as they should be: %w", err)

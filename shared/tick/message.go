@@ -34,11 +34,15 @@ type Message struct {
 	Override int64 `json:"override,omitempty"`
 	// Plan is the id of a dry run of a sync: what it planned is applied if it is still the plan.
 	Plan int64 `json:"plan,omitempty"`
+	// Since is when a job ended that the sync runs after: a run that began later has
+	// seen what it wrote, one that began before has not.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Delivery is a message with what Pub/Sub says of it.
 type Delivery struct {
 	Message
+	Ended     *Ended // of a notification, whose Message is empty; else nil
 	ID        string
 	Published time.Time // zero if unknown
 	Data      []byte    // as it came
@@ -59,9 +63,10 @@ const example = `send JSON such as {"cadence":"1m"} or {"pipeline":"shop","table
 func Decode(e event.Event) (Delivery, error) {
 	var envelope struct {
 		Message *struct {
-			Data        []byte    `json:"data"`
-			MessageID   string    `json:"messageId"`
-			PublishTime time.Time `json:"publishTime"`
+			Data        []byte            `json:"data"`
+			Attributes  map[string]string `json:"attributes"`
+			MessageID   string            `json:"messageId"`
+			PublishTime time.Time         `json:"publishTime"`
 		} `json:"message"`
 	}
 	d := Delivery{ID: e.ID()}
@@ -76,6 +81,9 @@ func Decode(e event.Event) (Delivery, error) {
 		d.ID = envelope.Message.MessageID
 	}
 	var err error
+	if d.Ended, err = decodeEnded(envelope.Message.Attributes, d.Data, d.Published); err != nil || d.Ended != nil {
+		return d, err
+	}
 	d.Message, err = Parse(d.Data)
 	return d, err
 }
@@ -105,11 +113,55 @@ func Parse(data []byte) (Message, error) {
 	if m.Full && m.Retry {
 		return m, fault.Fix(errors.New("reading the message: it has both full and retry"), "send full alone: it reads every row again, those that were refused among them")
 	}
-	return m, nil
+	return m, m.permitted()
 }
 
-// Stale reports whether the delivery is a tick whose work the next one does.
+// permitted refuses what an override and a plan cannot be combined with: both are
+// about one earlier run of one sync, and do no more than what that one found.
+func (m Message) permitted() error {
+	refused := func(format string, args ...any) error {
+		return fault.Fix(fmt.Errorf("reading the message: "+format, args...), `send {"pipeline":"shop","sync":"scores","override":12} with the id of the run that a brake stopped, or "plan" with that of the dry run`)
+	}
+	for _, id := range []struct {
+		field string
+		value int64
+		not   []string
+	}{
+		{"override", m.Override, []string{"dry_run", "plan"}},
+		{"plan", m.Plan, []string{"dry_run", "full", "retry", "override"}},
+	} {
+		switch set := m.set(); {
+		case id.value == 0:
+			continue
+		case id.value < 0:
+			return refused("%s is %d, which is the id of no run", id.field, id.value)
+		case m.Pipeline == "" || m.Sync == "":
+			return refused("it has %s without pipeline and sync", id.field)
+		default:
+			for _, other := range id.not {
+				if set[other] {
+					return refused("it has both %s and %s", id.field, other)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// set says which of the fields that not every function serves are there, by their JSON keys.
+func (m Message) set() map[string]bool {
+	return map[string]bool{
+		"table": m.Table != "", "sync": m.Sync != "", "full": m.Full, "dry_run": m.DryRun, "retry": m.Retry,
+		"override": m.Override != 0, "plan": m.Plan != 0,
+	}
+}
+
+// Stale reports whether the delivery is a tick whose work the next one does, or is
+// about a job that ended more than a day ago.
 func (d Delivery) Stale(now time.Time) bool {
+	if ended := d.ended(); !ended.IsZero() {
+		return now.Sub(ended) > 24*time.Hour
+	}
 	if d.Cadence == "" || d.Published.IsZero() {
 		return false
 	}
@@ -133,7 +185,7 @@ var ErrSkipped = errors.New("another run does this work")
 // was killed is not put off by that attempt's own lease until the next night.
 func (d Delivery) Skipped(cause error) error {
 	interval, ok := d.Cadence.Interval()
-	asks := d.Full || d.Retry // what the run that is under way does not do
+	asks := d.Full || d.Retry || !d.Since.IsZero() || d.Override != 0 || d.Plan != 0 // what the run that is under way does not do
 	if !asks && (d.Cadence == "" || ok && interval <= soon) {
 		return ErrSkipped
 	}
@@ -153,7 +205,7 @@ func TimeLeft(ctx context.Context) bool {
 // their JSON keys, that the function does not serve: to ignore it would do
 // something else than was asked.
 func (m Message) Refuse(function string, fields ...string) error {
-	set := map[string]bool{"table": m.Table != "", "sync": m.Sync != "", "full": m.Full, "dry_run": m.DryRun, "retry": m.Retry}
+	set := m.set()
 	for _, field := range fields {
 		if set[field] {
 			return fault.Fix(fmt.Errorf("%s does not serve the field %q", function, field), "send the message without it")

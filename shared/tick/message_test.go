@@ -50,8 +50,12 @@ func TestParse(t *testing.T) {
 		` {"cadence":"1m","pipeline":"shop","tenant":"acme","table":"orders","sync":"customer_scores","full":true,"dry_run":true} `: {
 			Cadence: "1m", Pipeline: "shop", Tenant: "acme", Table: "orders", Sync: "customer_scores", Full: true, DryRun: true,
 		},
-		`{"pipeline":"shop","table":"orders","retry":true}`: {Pipeline: "shop", Table: "orders", Retry: true},
-		`{"full":true,"retry":false}`:                       {Full: true},
+		`{"pipeline":"shop","table":"orders","retry":true}`:                             {Pipeline: "shop", Table: "orders", Retry: true},
+		`{"full":true,"retry":false}`:                                                   {Full: true},
+		`{"pipeline":"shop","sync":"scores","override":12}`:                             {Pipeline: "shop", Sync: "scores", Override: 12},
+		`{"pipeline":"shop","sync":"scores","override":12,"full":true,"tenant":"acme"}`: {Pipeline: "shop", Sync: "scores", Override: 12, Full: true, Tenant: "acme"},
+		`{"pipeline":"shop","sync":"scores","override":12,"retry":true}`:                {Pipeline: "shop", Sync: "scores", Override: 12, Retry: true},
+		`{"pipeline":"shop","sync":"scores","plan":9223372036854775807}`:                {Pipeline: "shop", Sync: "scores", Plan: 1<<63 - 1},
 	}
 	for data, want := range tests {
 		got, err := tick.Parse([]byte(data))
@@ -82,6 +86,20 @@ func TestParseRefuses(t *testing.T) {
 		"cadence too low": `{"cadence":"1ms"}`,
 		"retry as text":   `{"retry":"true"}`,
 		"full and retry":  `{"full":true,"retry":true}`,
+
+		"override of no run":        `{"pipeline":"shop","sync":"scores","override":-1}`,
+		"override as text":          `{"pipeline":"shop","sync":"scores","override":"12"}`,
+		"override of half a run":    `{"pipeline":"shop","sync":"scores","override":1.5}`,
+		"override without pipeline": `{"sync":"scores","override":12}`,
+		"override without sync":     `{"pipeline":"shop","override":12}`,
+		"override and dry run":      `{"pipeline":"shop","sync":"scores","override":12,"dry_run":true}`,
+		"plan of no run":            `{"pipeline":"shop","sync":"scores","plan":-1}`,
+		"plan without pipeline":     `{"sync":"scores","plan":12}`,
+		"plan without sync":         `{"pipeline":"shop","plan":12}`,
+		"plan and dry run":          `{"pipeline":"shop","sync":"scores","plan":12,"dry_run":true}`,
+		"plan and full":             `{"pipeline":"shop","sync":"scores","plan":12,"full":true}`,
+		"plan and retry":            `{"pipeline":"shop","sync":"scores","plan":12,"retry":true}`,
+		"plan and override":         `{"pipeline":"shop","sync":"scores","plan":12,"override":13}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -114,6 +132,12 @@ func TestMessageRoundTrip(t *testing.T) {
 			Sync: rapid.String().Draw(t, "sync"), Full: rapid.Bool().Draw(t, "full"), DryRun: rapid.Bool().Draw(t, "dry_run"),
 		}
 		want.Retry = !want.Full && rapid.Bool().Draw(t, "retry")
+		if want.Pipeline != "" && want.Sync != "" && !want.DryRun {
+			want.Override = rapid.Int64Min(0).Draw(t, "override")
+			if !want.Full && !want.Retry && want.Override == 0 {
+				want.Plan = rapid.Int64Min(0).Draw(t, "plan")
+			}
+		}
 		data, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)
@@ -234,6 +258,11 @@ func TestSkipped(t *testing.T) {
 		if errors.Is(err, tick.ErrSkipped) == again {
 			t.Errorf("Skipped at %q = %v", cadence, err)
 		}
+		for _, m := range []tick.Message{{Cadence: cadence, Override: 1}, {Cadence: cadence, Plan: 1}} { // which the run under way does not do
+			if err := (tick.Delivery{Message: m}).Skipped(held); errors.Is(err, tick.ErrSkipped) {
+				t.Errorf("Skipped(%+v) = %v", m, err)
+			}
+		}
 		if class, _ := fault.Classify(err); again && (class != fault.Transient || !errors.Is(err, held) || !fault.IsRecorded(err)) {
 			t.Errorf("Skipped at %q = %v, %v", cadence, class, err)
 		}
@@ -242,8 +271,8 @@ func TestSkipped(t *testing.T) {
 
 func TestRefuse(t *testing.T) {
 	t.Parallel()
-	all := tick.Message{Table: "t", Sync: "s", Full: true, DryRun: true, Retry: true}
-	for _, field := range []string{"table", "sync", "full", "dry_run", "retry"} {
+	all := tick.Message{Table: "t", Sync: "s", Full: true, DryRun: true, Retry: true, Override: 1, Plan: 2}
+	for _, field := range []string{"table", "sync", "full", "dry_run", "retry", "override", "plan"} {
 		wantPermanent(t, all.Refuse("extract", field))
 		if err := (tick.Message{Cadence: "1m", Pipeline: "p", Tenant: "t"}).Refuse("extract", field); err != nil {
 			t.Errorf("a message without %s: %v", field, err)

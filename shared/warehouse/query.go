@@ -3,9 +3,12 @@ package warehouse
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"cloud.google.com/go/bigquery"
 	storage "cloud.google.com/go/bigquery/storage/apiv1"
@@ -21,54 +24,124 @@ import (
 // Result is the result of a query, kept by BigQuery as it was when the query
 // ended: reading it twice gives the same rows.
 type Result struct {
-	Schema *arrow.Schema
+	Schema *arrow.Schema // of the records
 	Job    string
-	Bytes  int64 // processed
+	Bytes  int64 // processed, for this result and by Confirm
+	Whole  bool  // of Select: every row of the source is in it
 
-	schema  []byte // serialized, as every record batch needs it
+	wire    *arrow.Schema // of what is received
+	schema  []byte        // of that, serialized, as every record batch needs it
 	streams []string
 	reader  *storage.BigQueryReadClient
+
+	cursor *cursorRead     // of Select by a cursor
+	next   json.RawMessage // of Select otherwise
+	plan   *plan           // of Select by a ledger
 }
 
 // Query runs a query to its end. dataset is where unqualified tables are
 // looked up. A result that comes with an error says what ran.
 func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[string]string) (*Result, error) {
+	r, _, err := c.query(ctx, statement{dataset: dataset, sql: sql, labels: labels})
+	return r, err
+}
+
+// statement is one to send, in the words of this package.
+type statement struct {
+	dataset    string // where unqualified tables are
+	sql        string
+	parameters []bigquery.QueryParameter
+	labels     map[string]string
+}
+
+func (c *Client) prepare(ctx context.Context, s statement) (*bigquery.Query, error) {
 	client, err := c.restClient(ctx)
 	if err != nil {
 		return nil, err
 	}
-	q := client.Query(sql)
-	q.DefaultProjectID, q.DefaultDatasetID = c.config.Project, dataset
-	q.Labels = labels
-	job, err := q.Run(ctx)
+	q := client.Query(s.sql)
+	q.DefaultProjectID, q.DefaultDatasetID = c.config.Project, s.dataset
+	q.Parameters, q.Labels = s.parameters, s.labels
+	return q, nil
+}
+
+// query runs a statement that has a result, and opens that.
+func (c *Client) query(ctx context.Context, s statement) (*Result, ran, error) {
+	done, err := c.run(ctx, s, "query", fault.Permanent)
+	r := done.result()
 	if err != nil {
-		return nil, fmt.Errorf("starting the query: %w", err)
+		return r, done, err
 	}
-	status, err := finish(ctx, job, fault.Permanent)
-	if err != nil {
-		return nil, fmt.Errorf("running the query: %w", err)
-	}
-	r := &Result{Job: job.ID(), Bytes: status.Statistics.TotalBytesProcessed}
 	// Where the result is stands in the job once it has ended.
-	ended, err := client.JobFromIDLocation(ctx, job.ID(), job.Location())
+	client, err := c.restClient(ctx)
 	if err != nil {
-		return r, fmt.Errorf("reading the job: %w", err)
+		return r, done, err
+	}
+	ended, err := client.JobFromIDLocation(ctx, done.job.ID(), done.job.Location())
+	if err != nil {
+		return r, done, fmt.Errorf("reading the job: %w", err)
 	}
 	config, err := ended.Config()
 	if err != nil {
-		return r, fmt.Errorf("reading the job: %w", err)
+		return r, done, fmt.Errorf("reading the job: %w", err)
 	}
 	queried, ok := config.(*bigquery.QueryConfig)
 	if !ok || queried.Dst == nil {
-		return r, fault.Fix(errors.New("the statement has no result"), "write one SELECT")
+		return r, done, fault.Fix(errors.New("the statement has no result"), oneSelect)
 	}
-	return r, c.openRead(ctx, r, queried.Dst)
+	return r, done, c.openRead(ctx, r, queried.Dst, nil)
+}
+
+// oneSelect is the remedy of what is no query.
+const oneSelect = "write one SELECT"
+
+// ran is a job that ran: its job is nil where none was started, its status where it is
+// not known how it ended.
+type ran struct {
+	job    *bigquery.Job
+	status *bigquery.JobStatus
+}
+
+// result says what ran, and has no rows yet.
+func (r ran) result() *Result {
+	if r.job == nil {
+		return nil
+	}
+	out := &Result{Job: r.job.ID()}
+	if r.status != nil && r.status.Statistics != nil {
+		out.Bytes = r.status.Statistics.TotalBytesProcessed
+	}
+	return out
+}
+
+// run runs a statement to its end, in a job of the kind whose id nobody else has: one
+// that BigQuery took without our hearing of it is found again by that. invalid is the
+// class of a statement that BigQuery calls invalid once it runs.
+func (c *Client) run(ctx context.Context, s statement, kind string, invalid fault.Class) (ran, error) {
+	q, err := c.prepare(ctx, s)
+	if err != nil {
+		return ran{}, err
+	}
+	q.JobID = "tidemark_" + kind + "_" + rand.Text()
+	job, err := q.Run(ctx)
+	if fault.HTTPStatus(err) == http.StatusConflict {
+		job, err = c.started(ctx, q.JobID)
+	}
+	if err != nil {
+		return ran{}, fmt.Errorf("starting the query: %w", err)
+	}
+	status, err := finish(ctx, job, invalid)
+	if err != nil {
+		return ran{job, status}, fmt.Errorf("running the query: %w", err)
+	}
+	return ran{job, status}, nil
 }
 
 // maxStreams bounds what a result is read in: each stream holds a buffer.
 const maxStreams = 4
 
-func (c *Client) openRead(ctx context.Context, r *Result, table *bigquery.Table) error {
+// openRead opens a table as the rows of the result: the given columns, or all.
+func (c *Client) openRead(ctx context.Context, r *Result, table *bigquery.Table, columns []string) error {
 	reader, err := c.readClient(ctx)
 	if err != nil {
 		return err
@@ -76,8 +149,9 @@ func (c *Client) openRead(ctx context.Context, r *Result, table *bigquery.Table)
 	session, err := reader.CreateReadSession(ctx, &storagepb.CreateReadSessionRequest{
 		Parent: "projects/" + c.config.Project,
 		ReadSession: &storagepb.ReadSession{
-			Table:      fmt.Sprintf("projects/%s/datasets/%s/tables/%s", table.ProjectID, table.DatasetID, table.TableID),
-			DataFormat: storagepb.DataFormat_ARROW,
+			Table:       fmt.Sprintf("projects/%s/datasets/%s/tables/%s", table.ProjectID, table.DatasetID, table.TableID),
+			DataFormat:  storagepb.DataFormat_ARROW,
+			ReadOptions: &storagepb.ReadSession_TableReadOptions{SelectedFields: columns},
 		},
 		MaxStreamCount: maxStreams,
 	})
@@ -93,13 +167,17 @@ func (c *Client) openRead(ctx context.Context, r *Result, table *bigquery.Table)
 		return fmt.Errorf("reading the result's schema: %w", err)
 	}
 	defer schema.Release()
-	r.Schema = schema.Schema()
+	r.wire = schema.Schema()
+	r.Schema = r.wire
 	return nil
 }
 
 // Each calls f with every record batch of the result. A batch is valid only
 // during the call. An interrupted stream is resumed where it stopped.
 func (r *Result) Each(ctx context.Context, f func(arrow.Record) error) error {
+	if r.cursor != nil {
+		f = r.cursor.watch(r.Schema, f)
+	}
 	for _, stream := range r.streams {
 		if err := r.readStream(ctx, stream, f); err != nil {
 			return fmt.Errorf("reading the result: %w", err)
@@ -160,7 +238,7 @@ func (r *Result) decode(batch []byte, f func(arrow.Record) error) (rows int64, e
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	reader, err := ipc.NewReader(io.MultiReader(bytes.NewReader(r.schema), bytes.NewReader(batch)), ipc.WithSchema(r.Schema))
+	reader, err := ipc.NewReader(io.MultiReader(bytes.NewReader(r.schema), bytes.NewReader(batch)), ipc.WithSchema(r.wire))
 	if err != nil {
 		return 0, fmt.Errorf("decoding rows: %w", err)
 	}

@@ -19,7 +19,7 @@ variables {
 
 run "everything" {
   assert {
-    condition     = toset(keys(output.functions)) == toset(["extract", "dedup", "reverse-etl"]) && toset(output.datasets) == toset(["shop"]) && length(output.schedules) == 7 && length(output.alert_policies) == 5
+    condition     = toset(keys(output.functions)) == toset(["extract", "dedup", "reverse-etl"]) && toset(output.datasets) == toset(["shop", "shop_ledger"]) && length(output.schedules) == 7 && length(output.alert_policies) == 5
     error_message = "Something is not deployed, or the outputs do not tell."
   }
   assert {

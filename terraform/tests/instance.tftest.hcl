@@ -115,6 +115,10 @@ run "listed_tenants" {
     error_message = "A tenant has no dataset, or one of another name than the functions fill in."
   }
   assert {
+    condition     = toset(keys(google_bigquery_dataset.ledger)) == toset(["shop_ledger", "org_acme_ledger", "org_globex_ledger"]) && length(google_bigquery_dataset_iam_member.ledger) == 3 && length(google_project_iam_member.create_ledgers) == 0
+    error_message = "A tenant has no ledger of its own, or ReverseETL may make datasets though all are listed."
+  }
+  assert {
     condition     = length(google_project_iam_member.open_tenants) == 0 && length(google_project_iam_custom_role.create_datasets) == 0 && length([for grant in google_bigquery_dataset_iam_member.function : grant if grant.dataset_id == "org_acme"]) == 3
     error_message = "With its tenants listed a pipeline still has rights on datasets by name, or lacks those on its own."
   }
@@ -149,6 +153,29 @@ run "write_ahead_log" {
     ])
     error_message = "Extract may not read, follow or put a trigger on what its pipelines capture, or may more."
   }
+}
+
+run "nothing_is_followed" {
+  command = plan
+
+  variables {
+    pipelines_dir = "tests/pipelines/wal"
+  }
+
+  assert {
+    condition     = length(google_logging_project_sink.jobs) + length(google_pubsub_topic_iam_member.jobs) + length(google_pubsub_topic_iam_member.scheduled_queries) + length(google_bigquery_dataset.ledger) + length(google_storage_bucket_iam_member.csv) == 0 && !contains(keys(google_project_service.service), "bigquerydatatransfer.googleapis.com")
+    error_message = "ReverseETL is told of jobs, or has a ledger or a bucket, though no sync needs it."
+  }
+}
+
+run "a_dataset_called_like_a_ledger" {
+  command = plan
+
+  variables {
+    tenants = { crm = { "1" = { slug = "acme" }, "2" = { slug = "acme_ledger" } } }
+  }
+
+  expect_failures = [terraform_data.pipelines]
 }
 
 run "nothing_is_hashed" {

@@ -255,6 +255,33 @@ run "topics" {
   }
 }
 
+# Syncs run after jobs: those of the tables they name and of no others, and not of
+# Tidemark's own.
+run "notifications" {
+  command = plan
+
+  assert {
+    condition     = "${google_logging_project_sink.jobs[0].project} ${google_logging_project_sink.jobs[0].destination} ${google_logging_project_sink.jobs[0].unique_writer_identity}" == "test-project pubsub.googleapis.com/projects/test-project/topics/tidemark-reverse-etl true" && output.notification_topic == "projects/test-project/topics/tidemark-reverse-etl"
+    error_message = "The end of a job is told to another topic than ReverseETL reads, or by an account that others share."
+  }
+  assert {
+    condition     = "${google_logging_project_sink.jobs[0].filter}\n" == <<-EOT
+      logName="projects/test-project/logs/cloudaudit.googleapis.com%2Fdata_access"
+      protoPayload.serviceName="bigquery.googleapis.com"
+      protoPayload.metadata.jobChange.job.jobStatus.jobState="DONE"
+      (protoPayload.metadata.jobChange.job.jobConfig.queryConfig.destinationTable=~"^projects/test-project/(datasets/marketing/tables/segments|datasets/org_[A-Za-z0-9_]+/tables/scores|datasets/shop/tables/members|datasets/shop/tables/scores)([$].*)?$" OR protoPayload.metadata.jobChange.job.jobConfig.loadConfig.destinationTable=~"^projects/test-project/(datasets/marketing/tables/segments|datasets/org_[A-Za-z0-9_]+/tables/scores|datasets/shop/tables/members|datasets/shop/tables/scores)([$].*)?$" OR protoPayload.metadata.jobChange.job.jobConfig.tableCopyConfig.destinationTable=~"^projects/test-project/(datasets/marketing/tables/segments|datasets/org_[A-Za-z0-9_]+/tables/scores|datasets/shop/tables/members|datasets/shop/tables/scores)([$].*)?$")
+      NOT protoPayload.metadata.jobChange.job.jobConfig.labels."tidemark-pipeline":*
+      NOT protoPayload.metadata.jobChange.job.jobConfig.labels."tidemark-sync":*
+      NOT protoPayload.authenticationInfo.principalEmail=("tidemark-dedup@test-project.iam.gserviceaccount.com" OR "tidemark-extract@test-project.iam.gserviceaccount.com" OR "tidemark-reverse-etl@test-project.iam.gserviceaccount.com")
+    EOT
+    error_message = "ReverseETL is told of other jobs than those that its syncs run after, or of Tidemark's own."
+  }
+  assert {
+    condition     = contains(keys(google_project_service.service), "bigquerydatatransfer.googleapis.com")
+    error_message = "The API of scheduled queries is off, though a sync runs after one."
+  }
+}
+
 run "schedules" {
   command = plan
 
@@ -315,6 +342,22 @@ run "roles" {
     error_message = "The datasets that reverse queries read are not granted to ReverseETL alone."
   }
   assert {
+    condition     = keys(google_bigquery_dataset.ledger) == ["shop_ledger"] && google_bigquery_dataset.ledger["shop_ledger"].location == "EU" && [for grant in google_bigquery_dataset_iam_member.ledger : "${grant.dataset_id} ${grant.role} ${grant.member}"] == ["shop_ledger roles/bigquery.dataEditor serviceAccount:tidemark-reverse-etl@test-project.iam.gserviceaccount.com"]
+    error_message = "ReverseETL has no ledger beside the data, or may write elsewhere, or others may."
+  }
+  assert {
+    condition     = [for grant in google_storage_bucket_iam_member.csv : "${grant.bucket} ${grant.role} ${grant.member}"] == ["imports roles/storage.objectViewer serviceAccount:tidemark-reverse-etl@test-project.iam.gserviceaccount.com"]
+    error_message = "ReverseETL cannot read its CSV files, or may do more, or others may."
+  }
+  assert {
+    condition     = "${google_pubsub_topic_iam_member.jobs[0].topic} ${google_pubsub_topic_iam_member.jobs[0].role} ${google_pubsub_topic_iam_member.jobs[0].member}" == "tidemark-reverse-etl roles/pubsub.publisher serviceAccount:service-123456789012@gcp-sa-logging.iam.gserviceaccount.com"
+    error_message = "The log sink may not publish to the topic of ReverseETL, or may publish elsewhere."
+  }
+  assert {
+    condition     = "${google_pubsub_topic_iam_member.scheduled_queries[0].topic} ${google_pubsub_topic_iam_member.scheduled_queries[0].role} ${google_pubsub_topic_iam_member.scheduled_queries[0].member}" == "tidemark-reverse-etl roles/pubsub.publisher serviceAccount:service-123456789012@gcp-sa-bigquerydatatransfer.iam.gserviceaccount.com"
+    error_message = "Scheduled queries may not publish to the topic of ReverseETL, or may publish elsewhere."
+  }
+  assert {
     condition     = { for name, grant in google_cloud_run_service_iam_member.push : name => "${grant.service} ${grant.role} ${grant.member}" } == { for name in ["extract", "dedup", "reverse-etl"] : name => "tidemark-${name} roles/run.invoker serviceAccount:tidemark-push@test-project.iam.gserviceaccount.com" }
     error_message = "Somebody else than Pub/Sub may call a function, or Pub/Sub may not."
   }
@@ -364,6 +407,10 @@ run "roles" {
     condition     = tolist(google_project_iam_custom_role.create_datasets[0].permissions) == tolist(["bigquery.datasets.create"]) && google_project_iam_member.create_datasets[0].member == google_service_account.function["extract"].member
     error_message = "Extract cannot make the dataset of a new tenant, or may do more."
   }
+  assert {
+    condition     = google_project_iam_member.create_ledgers[0].role == google_project_iam_custom_role.create_datasets[0].name && google_project_iam_member.create_ledgers[0].member == google_service_account.function["reverse-etl"].member
+    error_message = "ReverseETL cannot make the ledger of a new tenant, or may do more."
+  }
 }
 
 run "database" {
@@ -384,6 +431,19 @@ run "database" {
   assert {
     condition     = alltrue([for name in ["orders", "customers", "countries", "contacts", "notes", "segments"] : strcontains(google_sql_provision_script.grants[0].script, name)])
     error_message = "The grants leave out a table."
+  }
+  assert {
+    condition = [for target in jsondecode(regex("(?s)\\$json\\$\n(.*)\n\\$json\\$;", output.database_grants)[0]).targets : "${target.table} ${join(",", [for right in ["insert", "update", "delete", "where", "many"] : right if target[right]])} ${target.deleted}"] == [
+      "contacts update ",
+      "customers update ",
+      "segments insert,update ",
+      "segments update ",
+      "members insert,update,where gone",
+      "discounts insert,update,delete ",
+      "customers update,many ",
+      "referrals insert ",
+    ]
+    error_message = "ReverseETL may not write a table as its syncs do, or may more."
   }
 }
 
@@ -438,6 +498,7 @@ run "labels" {
       [for r in google_pubsub_subscription.push : r.labels],
       [for r in google_pubsub_subscription.dead_letter : r.labels],
       [for r in google_bigquery_dataset.destination : r.labels],
+      [for r in google_bigquery_dataset.ledger : r.labels],
       [for r in google_monitoring_alert_policy.alert : r.user_labels],
       [for r in google_monitoring_alert_policy.silent : r.user_labels],
       [google_storage_bucket.source.labels, google_storage_bucket.staging.labels, google_artifact_registry_repository.images.labels],

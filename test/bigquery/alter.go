@@ -31,9 +31,13 @@ func (s *Server) runAlter(ctx context.Context, d *ddl, exists bool) error {
 	if err := s.updated(t); err != nil {
 		return err
 	}
+	if err := s.checkExpiry(d.meta.ExpirationTime); err != nil {
+		return err
+	}
 	if err := s.alter(ctx, t, d); err != nil {
 		return err
 	}
+	s.cat.expires(t)
 	d.operation = "ALTER"
 	t.modified = s.now()
 	t.version++
@@ -111,6 +115,8 @@ func (t *table) setOptions(d *ddl) error {
 			t.meta.Description = d.meta.Description
 		case "friendly_name":
 			t.meta.FriendlyName = d.meta.FriendlyName
+		case "expiration_timestamp":
+			t.meta.ExpirationTime = d.meta.ExpirationTime
 		case "require_partition_filter":
 			t.part.filter = d.meta.RequirePartitionFilter
 		case "partition_expiration_days":
@@ -213,6 +219,9 @@ func (s *Server) retype(ctx context.Context, t *table, c dialect.ColumnDef) erro
 		value = "rtrim(rtrim(CAST(" + value + " AS VARCHAR), '0'), '.')"
 	}
 	if err := s.store.exec(ctx, "ALTER TABLE "+t.real()+" ALTER COLUMN "+quoteIdent(old.name)+" SET DATA TYPE "+wanted.duckType()+" USING CAST("+value+" AS "+wanted.duckType()+")"); err != nil {
+		return err
+	}
+	if err := s.forgetHistory(ctx, t); err != nil {
 		return err
 	}
 	fields := slices.Clone(t.fields)

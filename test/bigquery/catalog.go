@@ -22,6 +22,8 @@ type catalog struct {
 	// generation grows with every change of any schema, so that views are
 	// translated again only when something changed.
 	generation int
+	// firstExpiry is when the first table expires, in milliseconds, 0 for never.
+	firstExpiry atomic.Int64
 }
 
 type datasetID struct{ project, dataset string }
@@ -73,6 +75,11 @@ type table struct {
 	changes atomic.Pointer[changeLog]
 	// staleness is max_staleness; the lock rows guards it.
 	staleness time.Duration
+	// history is guarded by the lock rows.
+	history history
+	// copies is the quoted name of the DuckDB table of rows that were copied for
+	// APPENDS, nil before anybody asked.
+	copies atomic.Pointer[string]
 	// streamedAt is when rows were last streamed to the table; the lock rows
 	// guards it.
 	streamedAt time.Time

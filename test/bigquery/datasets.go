@@ -1,6 +1,7 @@
 package bigquery
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,6 +15,10 @@ func (s *Server) insertDataset(r *http.Request) (any, error) {
 	if _, err := readBody(r, &meta); err != nil {
 		return nil, err
 	}
+	return s.createDataset(r.PathValue("project"), meta)
+}
+
+func (s *Server) createDataset(project string, meta bq.Dataset) (*bq.Dataset, error) {
 	if meta.DatasetReference == nil || !datasetName.MatchString(meta.DatasetReference.DatasetId) || len(meta.DatasetReference.DatasetId) > 1024 {
 		return nil, errInvalid("Invalid dataset ID. Dataset IDs must be alphanumeric (plus underscores) and must be at most 1024 characters long.")
 	}
@@ -25,7 +30,7 @@ func (s *Server) insertDataset(r *http.Request) (any, error) {
 	case meta.IsCaseInsensitive:
 		return nil, errUnsupported("case-insensitive datasets")
 	}
-	id := datasetID{r.PathValue("project"), meta.DatasetReference.DatasetId}
+	id := datasetID{project, meta.DatasetReference.DatasetId}
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
 	if _, ok := s.cat.datasets[id]; ok {
@@ -116,20 +121,24 @@ func (s *Server) listDatasets(r *http.Request) (any, error) {
 
 func (s *Server) deleteDataset(r *http.Request) (any, error) {
 	id := datasetID{r.PathValue("project"), r.PathValue("dataset")}
+	return nil, s.dropDataset(r.Context(), id, r.URL.Query().Get("deleteContents") == "true")
+}
+
+func (s *Server) dropDataset(ctx context.Context, id datasetID, contents bool) error {
 	s.cat.mu.Lock()
 	defer s.cat.mu.Unlock()
 	d, err := s.cat.dataset(id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if len(d.tables) > 0 && r.URL.Query().Get("deleteContents") != "true" {
-		return nil, &apiError{http.StatusBadRequest, "resourceInUse", fmt.Sprintf("Dataset %s:%s is still in use", id.project, id.dataset)}
+	if len(d.tables) > 0 && !contents {
+		return &apiError{http.StatusBadRequest, "resourceInUse", fmt.Sprintf("Dataset %s:%s is still in use", id.project, id.dataset)}
 	}
 	for _, t := range s.cat.sortedTables(d) {
-		if err := s.dropTable(r.Context(), d, t); err != nil {
-			return nil, err
+		if err := s.dropTable(ctx, d, t); err != nil {
+			return err
 		}
 	}
 	delete(s.cat.datasets, id)
-	return nil, nil //nolint:nilnil // the answer is empty
+	return nil
 }

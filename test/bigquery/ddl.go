@@ -2,6 +2,7 @@ package bigquery
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strconv"
 	"strings"
@@ -20,8 +21,12 @@ type ddl struct {
 	meta     bq.Table
 	// expirationMs is partition_expiration_days.
 	expirationMs int64
-	operation    string // what was done: CREATE, REPLACE, SKIP, DROP, ALTER
-	alter        *dialect.Statement
+	// expires is the expression of expiration_timestamp.
+	expires   string
+	operation string // what was done: CREATE, REPLACE, SKIP, DROP, ALTER
+	alter     *dialect.Statement
+	schema    *bq.Dataset // of CREATE SCHEMA and DROP SCHEMA
+	cascade   bool
 }
 
 // readDDL takes what the emulator runs of DDL, nil for any other statement.
@@ -30,6 +35,8 @@ func readDDL(q statementRequest, st dialect.Statement) (*ddl, error) {
 	case "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE_TABLE":
 		return nil, nil //nolint:nilnil // no DDL
 	case "CREATE_TABLE", "CREATE_TABLE_AS_SELECT", "CREATE_VIEW", "DROP_TABLE", "DROP_VIEW", "ALTER_TABLE":
+	case "CREATE_SCHEMA", "DROP_SCHEMA":
+		return readSchemaDDL(q, st)
 	default:
 		return nil, errUnsupported("the statement %s", st.Kind)
 	}
@@ -104,6 +111,8 @@ func (d *ddl) options(st dialect.Statement) error {
 				return errInvalidQuery("Invalid value of require_partition_filter: %s", text)
 			}
 			d.meta.RequirePartitionFilter = required
+		case "expiration_timestamp":
+			d.expires = text
 		case "partition_expiration_days":
 			days, err := strconv.ParseFloat(text, 64)
 			if !strings.EqualFold(text, "NULL") && (err != nil || days <= 0 || days > 1e6) {
@@ -196,9 +205,39 @@ func partitionBy(text string) (*bq.TimePartitioning, error) {
 	return nil, errUnsupported("PARTITION BY %s", text)
 }
 
-// runDDL does what the statement says.
-func (s *Server) runDDL(ctx context.Context, p *prepared) error {
+// expiration evaluates expiration_timestamp, a constant expression.
+func (s *Server) expiration(ctx context.Context, q statementRequest, p *prepared) error {
 	d := p.ddl
+	if d == nil || d.expires == "" {
+		return nil
+	}
+	q.sql = "SELECT CAST(" + d.expires + " AS TIMESTAMP)"
+	var constant prepared
+	if err := s.translate(ctx, q, &constant); err != nil {
+		return err
+	}
+	if len(constant.reads) > 0 {
+		return errInvalidQuery("expiration_timestamp must be a constant expression: %s", d.expires)
+	}
+	var at sql.NullTime
+	if err := s.store.scalar(ctx, constant.duck, &at); err != nil {
+		return duckError(err)
+	}
+	if at.Valid {
+		d.meta.ExpirationTime = at.Time.UnixMilli()
+	}
+	return nil
+}
+
+// runDDL does what the statement says.
+func (s *Server) runDDL(ctx context.Context, q statementRequest, p *prepared) error {
+	d := p.ddl
+	if err := s.expiration(ctx, q, p); err != nil {
+		return err
+	}
+	if d.schema != nil {
+		return s.runSchema(ctx, p.kind, d)
+	}
 	_, err := s.cat.lookup(d.id)
 	exists := err == nil
 	switch {
@@ -214,15 +253,16 @@ func (s *Server) runDDL(ctx context.Context, p *prepared) error {
 	if exists && d.replace {
 		d.operation = "REPLACE"
 	}
-	filled := d.query != "" && d.meta.View == nil
-	if filled {
-		d.meta.Schema = restSchema(nullable(p.fields))
-	}
-	t, err := s.createTable(ctx, d.id, d.meta, d.replace)
-	if err != nil || !filled {
+	if d.query == "" || d.meta.View != nil {
+		_, err = s.createTable(ctx, d.id, d.meta, d.replace)
 		return err
 	}
-	return s.fill(ctx, t, p)
+	disposition := ""
+	if d.replace {
+		disposition = replaces
+	}
+	_, err = s.createFilled(ctx, d.id, d.meta, p, disposition)
+	return err
 }
 
 func (s *Server) runDrop(ctx context.Context, kind string, d *ddl) error {

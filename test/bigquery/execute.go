@@ -33,7 +33,7 @@ type outcome struct {
 func (s *Server) execute(ctx context.Context, q statementRequest, p *prepared, destination *tableID, disposition string) (outcome, error) {
 	switch {
 	case p.ddl != nil:
-		return outcome{}, s.runDDL(ctx, p)
+		return outcome{}, s.runDDL(ctx, q, p)
 	case isDML(p.kind):
 		if destination != nil {
 			return outcome{}, errInvalid("configuration.query.destinationTable cannot be set for DML")
@@ -66,7 +66,7 @@ func (s *Server) runSelect(ctx context.Context, q statementRequest, p *prepared,
 	if err := s.createPhysical(ctx, t); err != nil {
 		return nil, err
 	}
-	if err := s.fill(ctx, t, p); err != nil {
+	if _, err := s.fill(ctx, t, p); err != nil {
 		s.discard(ctx, ds, t)
 		return nil, err
 	}
@@ -116,20 +116,79 @@ func (s *Server) runInto(ctx context.Context, p *prepared, id tableID, dispositi
 		}
 	case err == nil && disposition == "WRITE_APPEND":
 	case err == nil && disposition == "WRITE_TRUNCATE":
-		// It replaces schema and constraints along with the rows.
-		t, err = s.createTable(ctx, id, bq.Table{Schema: restSchema(nullable(p.fields))}, true)
+		return s.runTruncate(ctx, p, t)
 	case err == nil:
 		return nil, errUnsupported("the write disposition %s of a query", disposition)
 	default:
-		t, err = s.createTable(ctx, id, bq.Table{Schema: restSchema(nullable(p.fields))}, false)
+		return s.createFilled(ctx, id, bq.Table{}, p, disposition)
 	}
-	if err != nil {
+	if err := s.appendable(t); err != nil {
 		return nil, err
 	}
 	if err := sameColumns(s.fieldsOf(t), p.fields); err != nil {
 		return nil, err
 	}
-	return t, s.fill(ctx, t, p)
+	t.rows.Lock()
+	defer t.rows.Unlock()
+	added, err := s.fill(ctx, t, p)
+	if err != nil {
+		return nil, err
+	}
+	s.noteAppend(t, added)
+	s.touch(t)
+	return t, nil
+}
+
+// runTruncate puts a result in the place of a table's rows, schema and
+// constraints; what else the table is stays.
+func (s *Server) runTruncate(ctx context.Context, p *prepared, t *table) (*table, error) {
+	if err := s.truncatable(t); err != nil {
+		return nil, err
+	}
+	s.cat.mu.RLock()
+	meta := t.meta
+	meta.RequirePartitionFilter = t.part.filter
+	s.cat.mu.RUnlock()
+	meta.TableConstraints = nil
+	return s.createFilled(ctx, t.id, meta, p, "WRITE_TRUNCATE")
+}
+
+// appendable refuses to write a result into a table, and counts it.
+func (s *Server) appendable(t *table) error {
+	switch {
+	case t.isView():
+		return errInvalid("Cannot write a result to a table of type VIEW: %s", t.id.legacy())
+	case t.changes.Load() != nil:
+		return errUnsupported("query results in a table that had UPSERT streams (%s)", t.id)
+	}
+	return s.updated(t)
+}
+
+// truncatable is appendable for a result that takes the place of all rows.
+func (s *Server) truncatable(t *table) error {
+	t.rows.Lock()
+	streamed := t.buffered(s.now()) != nil || s.streamedTo(t)
+	t.rows.Unlock()
+	if streamed {
+		return errUnsupported("a query that truncates a table that is being streamed to (%s)", t.id)
+	}
+	return s.appendable(t)
+}
+
+// createFilled makes a table of a result, which nobody sees before it is whole.
+func (s *Server) createFilled(ctx context.Context, id tableID, meta bq.Table, p *prepared, disposition string) (*table, error) {
+	meta.Schema = restSchema(nullable(p.fields))
+	t, err := s.makeTable(ctx, id, meta)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = s.fill(ctx, t, p); err == nil {
+		err = s.register(ctx, t, disposition)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.store.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+t.real()))
+	}
+	return t, nil
 }
 
 func sameColumns(table, result []field) error {
@@ -144,28 +203,32 @@ func sameColumns(table, result []field) error {
 	return nil
 }
 
-// fill inserts a query's rows into a table.
-func (s *Server) fill(ctx context.Context, t *table, p *prepared) error {
+// fill inserts a query's rows into a table, and counts them. The caller holds
+// the lock rows of a table that others see.
+func (s *Server) fill(ctx context.Context, t *table, p *prepared) (rows int64, err error) {
 	described, err := s.describeDuck(ctx, p.duck)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(described) != len(p.fields) {
-		return fmt.Errorf("the translation returns %d columns, BigQuery %d", len(described), len(p.fields))
+		return 0, fmt.Errorf("the translation returns %d columns, BigQuery %d", len(described), len(p.fields))
 	}
 	for i, d := range described {
 		if !assignable(d, p.fields[i]) {
-			return errUnsupported("this statement: its column %s is %s in BigQuery and would be %s here", p.fields[i].name, p.fields[i].sqlType(), d.sqlType())
+			return 0, errUnsupported("this statement: its column %s is %s in BigQuery and would be %s here", p.fields[i].name, p.fields[i].sqlType(), d.sqlType())
 		}
 	}
-	t.rows.Lock()
-	defer t.rows.Unlock()
-	return s.inTransaction(ctx, p.guards, func(conn *sql.Conn) error {
-		if _, err := conn.ExecContext(ctx, "INSERT INTO "+t.real()+" "+p.duck); err != nil {
+	err = s.inTransaction(ctx, p.guards, func(conn *sql.Conn) error {
+		result, err := conn.ExecContext(ctx, "INSERT INTO "+t.real()+" "+p.duck)
+		if err != nil {
 			return duckError(err)
+		}
+		if rows, err = result.RowsAffected(); err != nil {
+			return fmt.Errorf("counting rows: %w", err)
 		}
 		return nil
 	})
+	return rows, err
 }
 
 // inTransaction runs guards and work on one connection.
@@ -212,6 +275,11 @@ func (s *Server) runDML(ctx context.Context, p *prepared) (outcome, error) {
 	}
 	t.rows.Lock()
 	defer t.rows.Unlock()
+	if p.kind != "INSERT" {
+		if err := s.beforeChange(ctx, t, s.fieldsOf(t)); err != nil {
+			return outcome{}, err
+		}
+	}
 	var out outcome
 	err := s.inTransaction(ctx, p.guards, func(conn *sql.Conn) error {
 		var err error
@@ -230,6 +298,7 @@ func (s *Server) runDML(ctx context.Context, p *prepared) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	s.noteDML(t, p, out)
 	if out.affected > 0 {
 		s.touch(t)
 	}

@@ -117,6 +117,7 @@ func (s *Server) keepStreamed(ctx context.Context, t *table, fields []field, bat
 	if err := s.store.exec(ctx, "INSERT INTO "+t.real()+" SELECT * FROM "+quoted); err != nil {
 		return err
 	}
+	s.noteAppend(t, int64(batch.rows))
 	t.streamedAt = s.now()
 	t.streamed = append(t.streamed, streamedRows{at: s.now(), rows: batch.rows, bytes: max(size, 0), shadow: quoted})
 	s.touch(t)

@@ -121,6 +121,12 @@ func (s *Server) insertJob(r *http.Request) (any, error) {
 	return answer, nil
 }
 
+// Limits of a query job. https://cloud.google.com/bigquery/quotas#query_jobs
+const (
+	maxQueryText  = 1 << 20
+	maxParameters = 10_000
+)
+
 func supportedJob(c *bq.JobConfiguration) error {
 	switch {
 	case c == nil:
@@ -148,6 +154,10 @@ func supportedJob(c *bq.JobConfiguration) error {
 		return errUnsupported("reservations and slots of a job")
 	case q.ScriptOptions != nil || q.SystemVariables != nil || q.SecureContext != nil || q.PreserveNulls || q.WriteIncrementalResults:
 		return errUnsupported("script options, system variables, secure contexts, preserved nulls and incremental results of a query")
+	case len(q.Query) > maxQueryText:
+		return errInvalid("The query is too large. The maximum standard SQL query length is 1024.00K characters, including comments and white space characters.")
+	case len(q.QueryParameters) > maxParameters:
+		return errInvalid("Too many query parameters: %d; the limit is %d", len(q.QueryParameters), maxParameters)
 	case q.ParameterMode == "POSITIONAL":
 		return errUnsupported("positional query parameters")
 	}
@@ -206,8 +216,7 @@ func (s *Server) homeOf(q statementRequest) string {
 
 // dryRun answers the statement's kind, schema and estimate without a job.
 func (s *Server) dryRun(ctx context.Context, j *job) (any, error) {
-	err := s.plan(ctx, j, &prepared{}, true)
-	if err != nil {
+	if err := s.planDry(ctx, j); err != nil {
 		return nil, err
 	}
 	j.state = "DONE"
@@ -220,9 +229,22 @@ func (s *Server) dryRun(ctx context.Context, j *job) (any, error) {
 	return answer, nil
 }
 
+// planDry plans the statement of a dry run.
+func (s *Server) planDry(ctx context.Context, j *job) error {
+	release, err := s.bindArrays(ctx, &j.request)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return s.plan(ctx, j, &prepared{}, true)
+}
+
 // plan prepares the statement of a job, estimates its bytes and holds it to
 // its limit. A dry run is recorded here; a job when it ends.
 func (s *Server) plan(ctx context.Context, j *job, p *prepared, dry bool) error {
+	if err := s.dropExpired(ctx); err != nil {
+		return err
+	}
 	if err := s.settleAll(ctx); err != nil {
 		return err
 	}
@@ -289,6 +311,12 @@ func (s *Server) runJob(ctx context.Context, j *job) {
 	leave, err := s.queueDML(j.request)
 	if err == nil {
 		defer leave()
+		var release func()
+		if release, err = s.bindArrays(ctx, &j.request); err == nil {
+			defer release()
+		}
+	}
+	if err == nil {
 		err = s.obs.held(ctx, Job{ID: j.key.id, SQL: j.request.sql})
 	}
 	if err == nil {
@@ -379,7 +407,11 @@ func (j *job) statistics() *bq.JobStatistics2 {
 	}
 	if j.ddl != nil {
 		out.DdlOperationPerformed = j.ddl.operation
-		out.DdlTargetTable = j.ddl.id.reference()
+		if j.ddl.schema != nil {
+			out.DdlTargetDataset = j.ddl.schema.DatasetReference
+		} else {
+			out.DdlTargetTable = j.ddl.id.reference()
+		}
 	}
 	if isDML(j.kind) {
 		out.ForceSendFields = append(out.ForceSendFields, "NumDmlAffectedRows")
@@ -476,7 +508,7 @@ func (s *Server) dryQuery(ctx context.Context, project, location string, config 
 	if err != nil {
 		return nil, err
 	}
-	if err := s.plan(ctx, j, &prepared{}, true); err != nil {
+	if err := s.planDry(ctx, j); err != nil {
 		return nil, err
 	}
 	return &bq.QueryResponse{

@@ -315,9 +315,6 @@ func (s *Server) newTarget(ctx context.Context, target *loadTarget, l *bq.JobCon
 	if l.Schema == nil {
 		return errInvalid("No schema specified on job or table.")
 	}
-	if !tableName.MatchString(target.id.table) || len(target.id.table) > 1024 {
-		return errInvalid("Invalid table ID %q.", target.id.table)
-	}
 	meta.Schema = l.Schema
 	made, err := s.newTable(ctx, target.id, meta)
 	if err != nil {
@@ -441,33 +438,9 @@ func (s *Server) commitLoad(ctx context.Context, target *loadTarget) error {
 		}
 	}
 	if target.table == nil {
-		return s.registerLoad(ctx, target)
+		return s.register(ctx, target.made, target.disposition)
 	}
 	return s.mergeLoad(ctx, target)
-}
-
-// registerLoad puts the table that the job made into the catalogue, in the
-// place of one of its name if the job is to replace it.
-func (s *Server) registerLoad(ctx context.Context, target *loadTarget) error {
-	s.cat.mu.Lock()
-	defer s.cat.mu.Unlock()
-	d, err := s.cat.dataset(datasetID{target.id.project, target.id.dataset})
-	if err != nil {
-		return err
-	}
-	if old, ok := d.tables[target.id.table]; ok {
-		if target.disposition != "WRITE_TRUNCATE" || old.isView() {
-			return errDuplicate("Table %s", target.id.legacy())
-		}
-		target.made.created, target.made.version = old.created, old.version+1
-		if err := s.dropTable(context.WithoutCancel(ctx), d, old); err != nil {
-			return err
-		}
-	}
-	target.made.modified = s.now()
-	d.tables[target.id.table] = target.made
-	s.cat.generation++
-	return nil
 }
 
 // mergeLoad adds the rows to a table, or puts them in the place of its own.
@@ -487,18 +460,27 @@ func (s *Server) mergeLoad(ctx context.Context, target *loadTarget) error {
 		}
 	}
 	steps := slices.Clone(target.steps)
-	if strings.HasPrefix(target.disposition, "WRITE_TRUNCATE") {
+	truncates := strings.HasPrefix(target.disposition, "WRITE_TRUNCATE")
+	if truncates {
 		steps = append(steps, "DELETE FROM "+t.real())
+		if err := s.beforeChange(ctx, t, s.fieldsOf(t)); err != nil {
+			return err
+		}
 	}
 	names := make([]string, len(target.fields))
 	for i, f := range target.fields {
 		names[i] = f.name
 	}
 	steps = append(steps, "INSERT INTO "+t.real()+" ("+quotedList(names, "")+") SELECT "+quotedList(names, "")+" FROM "+target.made.real())
+	var added int64
 	err := s.inTransaction(context.WithoutCancel(ctx), nil, func(conn *sql.Conn) error {
 		for _, step := range steps {
-			if _, err := conn.ExecContext(ctx, step); err != nil {
+			result, err := conn.ExecContext(ctx, step)
+			if err != nil {
 				return loadError(err)
+			}
+			if added, err = result.RowsAffected(); err != nil { // the last step's stays
+				return fmt.Errorf("counting rows: %w", err)
 			}
 		}
 		return nil
@@ -506,6 +488,10 @@ func (s *Server) mergeLoad(ctx context.Context, target *loadTarget) error {
 	if err != nil {
 		return err
 	}
+	if truncates {
+		s.noteChange(t)
+	}
+	s.noteAppend(t, added)
 	if len(target.steps) > 0 {
 		s.addFields(t, target)
 	}

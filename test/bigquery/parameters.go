@@ -1,10 +1,12 @@
 package bigquery
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +21,14 @@ type parameter struct {
 	// scalars are the values as text, one for a scalar, the elements of an
 	// array, for pruning partitions; nil for NULL.
 	scalars []string
+	// elements are DuckDB literals of the elements of a long array, which
+	// bindArrays keeps in a table; duck is empty until then.
+	elements []string
 }
+
+// longArray is the number of elements from which an array is kept in a table
+// rather than in the statement's text.
+const longArray = 1000
 
 // rawParameter is bq.QueryParameter that tells a null value from an empty one.
 type rawParameter struct {
@@ -54,13 +63,60 @@ func readParameters(raw json.RawMessage) ([]parameter, error) {
 		if err != nil {
 			return nil, err
 		}
-		duck, err := literal(f, p.ParameterValue)
+		out[i] = parameter{name: p.Name, field: f, scalars: p.ParameterValue.scalars()}
+		if f.repeated && len(p.ParameterValue.ArrayValues) >= longArray {
+			out[i].elements, err = cells(f.element(), p.ParameterValue)
+		} else {
+			out[i].duck, err = literal(f, p.ParameterValue)
+		}
 		if err != nil {
 			return nil, errInvalid("Invalid value of query parameter %q of type %s: %v", p.Name, f.sqlType(), err)
 		}
-		out[i] = parameter{name: p.Name, field: f, duck: duck, scalars: p.ParameterValue.scalars()}
 	}
 	return out, nil
+}
+
+// bindArrays keeps the long arrays among the parameters in tables until release
+// is called.
+func (s *Server) bindArrays(ctx context.Context, q *statementRequest) (release func(), err error) {
+	var made []string
+	release = func() {
+		for _, name := range made {
+			if err := s.store.exec(context.WithoutCancel(ctx), "DROP TABLE IF EXISTS "+name); err != nil {
+				s.log.ErrorContext(ctx, "dropping a parameter", "error", err)
+			}
+		}
+	}
+	q.params = slices.Clone(q.params)
+	for i := range q.params {
+		p := &q.params[i]
+		if p.elements == nil {
+			continue
+		}
+		s.cat.mu.Lock()
+		name := quoteIdent(realSchema) + "." + quoteIdent(s.cat.physicalName(tableID{dataset: "$parameter", table: p.name}))
+		s.cat.mu.Unlock()
+		made = append(made, name)
+		if err := s.keepArray(ctx, name, p); err != nil {
+			release()
+			return nil, err
+		}
+		p.duck = "(SELECT list(v ORDER BY rowid) FROM " + name + ")"
+	}
+	return release, nil
+}
+
+func (s *Server) keepArray(ctx context.Context, name string, p *parameter) error {
+	element := p.field.element().duckType()
+	if err := s.store.exec(ctx, "CREATE TABLE "+name+" (v "+element+")"); err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(p.elements, 10_000) {
+		if err := s.store.exec(ctx, "INSERT INTO "+name+" VALUES ("+strings.Join(chunk, "), (")+")"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (v *rawValue) scalars() []string {
@@ -126,6 +182,27 @@ func literal(f field, v *rawValue) (string, error) {
 		return "", err
 	}
 	return "CAST(" + text + " AS " + f.duckType() + ")", nil
+}
+
+// cells are the elements of an array as a column of their type takes them:
+// without the casts, which would take longer than the rest.
+func cells(f field, v *rawValue) ([]string, error) {
+	out := make([]string, len(v.ArrayValues))
+	for i, e := range v.ArrayValues {
+		var err error
+		switch {
+		case e == nil || f.kind != kindStruct && e.Value == nil:
+			out[i] = "NULL"
+		case f.kind == kindStruct:
+			out[i], err = literal(f, e)
+		default:
+			out[i], err = scalarLiteral(f.kind, *e.Value)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func arrayLiteral(f field, v *rawValue) (string, error) {

@@ -270,6 +270,8 @@ func (s *Server) translate(ctx context.Context, q statementRequest, p *prepared)
 		}
 		return out
 	}
+	o.Appends = func(c dialect.Appends) (string, error) { return s.appends(ctx, q, c) }
+	o.AsOf = func(c dialect.AsOf) (string, error) { return s.asOf(ctx, q, c) }
 	o.Parameter = func(name string) (string, error) {
 		param, err := q.parameter(name)
 		return param.duck, err

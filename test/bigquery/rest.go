@@ -75,6 +75,9 @@ func (s *Server) callMethod(name string, m method, r *http.Request) (any, error)
 	if err := s.obs.around(name, Before, r); err != nil {
 		return nil, err
 	}
+	if err := s.dropExpired(r.Context()); err != nil {
+		return nil, err
+	}
 	body, err := m(r)
 	if err != nil {
 		return nil, err

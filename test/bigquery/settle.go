@@ -69,7 +69,21 @@ func (s *Server) expire(ctx context.Context, t *table) error {
 	if part.kind == kindTimestamp {
 		limit = strings.Replace(limit, "make_timestamp", "make_timestamptz", 1)
 	}
-	return s.store.exec(context.WithoutCancel(ctx), "DELETE FROM "+t.real()+" WHERE "+quoteIdent(part.column)+" < "+limit)
+	return s.deleteExpired(context.WithoutCancel(ctx), t, quoteIdent(part.column)+" < "+limit)
+}
+
+// deleteExpired deletes rows of a table, if there are any. The caller holds both
+// locks.
+func (s *Server) deleteExpired(ctx context.Context, t *table, condition string) error {
+	var expired bool
+	if err := s.store.scalar(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.real()+" WHERE "+condition+")", &expired); err != nil || !expired {
+		return err
+	}
+	if err := s.beforeChange(ctx, t, t.fields); err != nil {
+		return err
+	}
+	s.noteChange(t)
+	return s.store.exec(ctx, "DELETE FROM "+t.real()+" WHERE "+condition)
 }
 
 // holds reports whether the table was not dropped. The caller holds the lock.

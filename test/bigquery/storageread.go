@@ -49,6 +49,9 @@ func (r *readService) CreateReadSession(ctx context.Context, req *storagepb.Crea
 	if err := supportedSession(want); err != nil {
 		return nil, err
 	}
+	if err := r.s.dropExpired(ctx); err != nil {
+		return nil, err
+	}
 	project, ok := strings.CutPrefix(req.GetParent(), "projects/")
 	if !ok || strings.Contains(project, "/") {
 		return nil, status.Errorf(codes.InvalidArgument, "Invalid parent: %q", req.GetParent())

@@ -271,6 +271,9 @@ func (w *writeService) BatchCommitWriteStreams(ctx context.Context, req *storage
 	if err := w.s.store.appendBatches(context.WithoutCancel(ctx), t.physical, w.s.fieldsOf(t), batches); err != nil {
 		return nil, fmt.Errorf("committing %s: %w", t.id, err)
 	}
+	for _, b := range batches {
+		w.s.noteAppend(t, int64(b.rows))
+	}
 	now := w.s.now()
 	t.streamedAt = now
 	for _, st := range streams {
@@ -576,6 +579,7 @@ func (c *appendConnection) keep(ctx context.Context, batch *rowBatch) error {
 	if err != nil {
 		return fmt.Errorf("appending to %s: %w", st.table.id, err)
 	}
+	c.w.s.noteAppend(st.table, int64(batch.rows))
 	st.table.streamedAt = c.w.s.now()
 	c.w.s.touch(st.table)
 	return nil

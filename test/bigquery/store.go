@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/duckdb/duckdb-go/v2"
+
+	"github.com/tidemark-data/tidemark/test/bigquery/dialect"
 )
 
 // maxConnections bounds the connections to DuckDB. No operation needs a second
@@ -46,6 +48,9 @@ func openStore(ctx context.Context) (*store, error) {
 		if err := st.exec(ctx, setting); err != nil {
 			return nil, errors.Join(fmt.Errorf("setting up DuckDB: %w", err), db.Close())
 		}
+	}
+	if err := dialect.Register(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("setting up DuckDB: %w", err), db.Close())
 	}
 	return st, nil
 }

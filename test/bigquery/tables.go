@@ -30,9 +30,6 @@ func (s *Server) insertTable(r *http.Request) (any, error) {
 
 // createTable makes a table or a view; replace drops one of the name first.
 func (s *Server) createTable(ctx context.Context, id tableID, meta bq.Table, replace bool) (*table, error) {
-	if !tableName.MatchString(id.table) || len(id.table) > 1024 {
-		return nil, errInvalid("Invalid table ID %q.", id.table)
-	}
 	t, err := s.newTable(ctx, id, meta)
 	if err != nil {
 		return nil, err
@@ -59,12 +56,91 @@ func (s *Server) createTable(ctx context.Context, id tableID, meta bq.Table, rep
 	}
 	d.tables[id.table] = t
 	s.cat.generation++
+	s.cat.expires(t)
 	return t, nil
+}
+
+// replaces is the disposition of CREATE OR REPLACE.
+const replaces = "CREATE_OR_REPLACE"
+
+// makeTable makes a table that is in no dataset until it is registered.
+func (s *Server) makeTable(ctx context.Context, id tableID, meta bq.Table) (*table, error) {
+	t, err := s.newTable(ctx, id, meta)
+	if err != nil {
+		return nil, err
+	}
+	s.cat.mu.Lock()
+	t.physical = s.cat.physicalName(id)
+	s.cat.mu.Unlock()
+	return t, s.createPhysical(ctx, t)
+}
+
+// register puts a table that was made into its dataset, in the place of one of
+// its name where the disposition says so; one that is truncated stays the same
+// table with other contents.
+func (s *Server) register(ctx context.Context, made *table, disposition string) error {
+	made.rows.Lock()
+	defer made.rows.Unlock()
+	old, err := s.cat.lookup(made.id)
+	if err != nil || disposition != "WRITE_TRUNCATE" {
+		old = nil
+	}
+	if old != nil {
+		old.rows.Lock()
+		defer old.rows.Unlock()
+		if err := s.beforeChange(ctx, old, s.fieldsOf(old)); err != nil {
+			return err
+		}
+	}
+	var rows int64
+	if err := s.store.scalar(ctx, "SELECT count(*) FROM "+made.real(), &rows); err != nil {
+		return err
+	}
+	if err := s.place(ctx, made, old, disposition); err != nil {
+		return err
+	}
+	s.noteAppend(made, rows)
+	return nil
+}
+
+// place puts a table into its dataset, and old, if there is one, away, whose rows
+// it truncates. The caller holds the lock rows of both.
+func (s *Server) place(ctx context.Context, made, old *table, disposition string) error {
+	s.cat.mu.Lock()
+	defer s.cat.mu.Unlock()
+	d, err := s.cat.dataset(datasetID{made.id.project, made.id.dataset})
+	if err != nil {
+		return err
+	}
+	now, exists := d.tables[made.id.table]
+	switch {
+	case exists && (now.isView() || now != old && disposition != replaces):
+		return errDuplicate("Table %s", made.id.legacy())
+	case exists && now == old:
+		made.created, made.version = old.created, old.version+1
+		s.inherit(made, old)
+	}
+	if exists {
+		if err := s.dropTable(context.WithoutCancel(ctx), d, now); err != nil {
+			return err
+		}
+	}
+	made.modified = s.now()
+	d.tables[made.id.table] = made
+	s.cat.generation++
+	s.cat.expires(made)
+	return nil
 }
 
 // newTable checks what a table is to be, without making it.
 func (s *Server) newTable(ctx context.Context, id tableID, meta bq.Table) (*table, error) {
+	if !tableName.MatchString(id.table) || len(id.table) > 1024 {
+		return nil, errInvalid("Invalid table ID %q.", id.table)
+	}
 	if err := refuseTableOptions(&meta); err != nil {
+		return nil, err
+	}
+	if err := s.checkExpiry(meta.ExpirationTime); err != nil {
 		return nil, err
 	}
 	t := &table{id: id, created: s.now(), modified: s.now(), version: 1}
@@ -112,8 +188,6 @@ func refuseTableOptions(m *bq.Table) error {
 		return errUnsupported("table clones and snapshots")
 	case m.DefaultCollation != "" || m.DefaultRoundingMode != "":
 		return errUnsupported("default collations and rounding modes")
-	case m.ExpirationTime != 0:
-		return errUnsupported("expiring tables")
 	case m.TableReplicationInfo != nil || len(m.ResourceTags) > 0 || m.PartitionDefinition != nil:
 		return errUnsupported("replicas, resource tags and external partition definitions")
 	}
@@ -221,6 +295,9 @@ func (s *Server) dropTable(ctx context.Context, d *dataset, t *table) error {
 		return err
 	}
 	if err := s.dropChanges(ctx, t); err != nil {
+		return err
+	}
+	if err := s.dropHistory(ctx, t); err != nil {
 		return err
 	}
 	delete(d.tables, t.id.table)
@@ -384,9 +461,13 @@ func (s *Server) applyChange(r *http.Request, t *table, change *bq.Table, member
 			return err
 		}
 	}
+	if err := s.checkExpiry(change.ExpirationTime); err != nil {
+		return err
+	}
 	if err := t.changeOptions(change, members); err != nil {
 		return err
 	}
+	s.cat.expires(t)
 	t.modified = s.now()
 	t.version++
 	return nil
@@ -420,6 +501,8 @@ func (t *table) changeOptions(change *bq.Table, members map[string]json.RawMessa
 			if err := t.changeConstraints(change.TableConstraints); err != nil {
 				return err
 			}
+		case "expirationTime":
+			t.meta.ExpirationTime = change.ExpirationTime
 		case "maxStaleness":
 			d, err := readStaleness(change.MaxStaleness)
 			if err != nil {

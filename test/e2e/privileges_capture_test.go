@@ -93,7 +93,7 @@ func (d *deployed) declareCaptures(trigger bool, slot string) {
 		read("app", "items"), triggers(read("app", "orders")), read("app", "notes"), read("audit", "log"), events, read("app", "rates"),
 		triggers(read("app", "labels")), read("app", "regions"), read("app", "lines"), read("audit", "kinds"), // the last two by database.grants.reads
 	}
-	d.Targets = []writable{{relation{"app", "labels"}, []string{"id"}, []string{"color"}, false}}
+	d.Targets = []writable{updated("app", "labels", []string{"id"}, []string{"color"})}
 }
 
 // deployCaptures is on a server of its own. That its administrator is no superuser,

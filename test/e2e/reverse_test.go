@@ -228,7 +228,7 @@ func TestReverseLocked(t *testing.T) {
 func TestReverseRefusesByName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, reverseFile("update", "SELECT 1 AS id, NUMERIC '5' AS score", "score: score", ""), contactsSQL)
-	for _, message := range []string{`{"full":true}`, `{"sync":"scores","full":true,"dry_run":true}`, `{"sync":"score"}`, `{"table":"contact"}`, `{"sync":"scores","table":"orders"}`} {
+	for _, message := range []string{`{"pipeline":"crm","sync":"scores","override":77}`, `{"pipeline":"crm","sync":"scores","plan":77}`, `{"sync":"score"}`, `{"table":"contact"}`, `{"sync":"scores","table":"orders"}`} {
 		err := w.reverse(message)
 		if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || remedy == "" {
 			t.Errorf("%s: %v, want a permanent error with its remedy", message, err)

@@ -20,6 +20,12 @@ mock_resource "google_service_account" {
   }
 }
 
+mock_resource "google_logging_project_sink" {
+  defaults = {
+    writer_identity = "serviceAccount:service-123456789012@gcp-sa-logging.iam.gserviceaccount.com"
+  }
+}
+
 mock_resource "google_project_iam_custom_role" {
   defaults = {
     name = "projects/test-project/roles/tidemarkCreateDatasets"

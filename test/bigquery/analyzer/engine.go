@@ -28,6 +28,7 @@ type engine struct {
 	tables   *tableCatalog
 	types    map[string]googlesql.Googlesql_TypeNode
 	options  *googlesql.AnalyzerOptions // for type names
+	appends  *googlesql.TableValuedFunction
 	analyzed int
 }
 
@@ -75,6 +76,9 @@ func newEngine() (*engine, error) {
 		return nil, fmt.Errorf("joining catalogs: %w", err)
 	}
 	if e.options, err = e.newOptions(nil); err != nil {
+		return nil, err
+	}
+	if e.appends, err = newAppends(e); err != nil {
 		return nil, err
 	}
 	return e, nil

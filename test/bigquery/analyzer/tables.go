@@ -75,6 +75,9 @@ func (c *tableCatalog) FindFunction(path []string, _ *googlesql.FindOptions) (*g
 
 // FindTableValuedFunction is asked only for what is not built in.
 func (c *tableCatalog) FindTableValuedFunction(path []string, _ *googlesql.FindOptions) (*googlesql.TableValuedFunction, error) {
+	if len(path) == 1 && strings.EqualFold(path[0], "APPENDS") {
+		return c.engine.appends, nil
+	}
 	return nil, c.absent("Table-valued function", strings.Join(path, "."))
 }
 

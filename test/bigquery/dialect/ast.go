@@ -231,6 +231,14 @@ type (
 		alias  string
 		offset string
 		hasOff bool
+		asOf   expr // of FOR SYSTEM_TIME, or nil
+	}
+	// appendsRef is APPENDS(TABLE .., moments..).
+	appendsRef struct {
+		position
+		table   *tableRef
+		moments []expr
+		alias   string
 	}
 	queryRef struct {
 		position

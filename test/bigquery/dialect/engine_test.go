@@ -31,6 +31,9 @@ func newDuckDB(t *testing.T) *sql.Conn {
 		}
 	})
 	exec(t, conn, "SET TimeZone = 'UTC'")
+	if err := Register(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
 	return conn
 }
 

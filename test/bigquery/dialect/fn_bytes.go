@@ -20,6 +20,12 @@ func (e *printer) bytesCall(s *scope, c *call) (value, bool) {
 	case "MD5", "SHA1", "SHA256":
 		arity(c, 1, 1)
 		return typed(kindBytes, "unhex(%s(%s))", strings.ToLower(c.name), e.hashable(s, c)), true
+	case "FARM_FINGERPRINT":
+		arity(c, 1, 1)
+		if v := e.known(s, c, 0); v.typ.kind == kindBytes {
+			return typed(kindInt64, "%s(%s)", fingerprintBytes, v.sql), true
+		}
+		return typed(kindInt64, "%s(%s)", fingerprintText, e.arg(s, c, 0, kindString)), true
 	case "SAFE_CONVERT_BYTES_TO_STRING":
 		refuse(c.position, "function %s", c.name)
 	}

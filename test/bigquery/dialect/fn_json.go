@@ -33,7 +33,10 @@ func (e *printer) jsonCall(s *scope, c *call) (value, bool) {
 		v := e.arg(s, c, 0, kindJSON)
 		return typed(kindString, "(CASE json_type(%s) WHEN 'VARCHAR' THEN 'string' WHEN 'OBJECT' THEN 'object' WHEN 'ARRAY' THEN 'array' WHEN 'BOOLEAN' THEN 'boolean' WHEN 'NULL' THEN 'null' WHEN NULL THEN NULL ELSE CASE WHEN json_type(%s) IS NOT NULL THEN 'number' END END)", v, v), true
 	case "TO_JSON_STRING":
-		arity(c, 1, 1)
+		arity(c, 1, 2)
+		if len(c.args) == 2 {
+			refuse(c.position, "TO_JSON_STRING with pretty_print")
+		}
 		return e.toJSONString(s, c), true
 	case "INT64", "FLOAT64", "BOOL":
 		arity(c, 1, 1)
@@ -121,28 +124,104 @@ func (e *printer) jsonScalar(c *call, v value, k kind) value {
 		v.sql, v.sql, types, v.sql, typ{kind: k}.duck(), e.fail("The provided JSON input is not a "+k.String()))
 }
 
-// toJSONString: integers beyond 2^53 become strings.
+// toJSONString is TO_JSON_STRING of one argument.
 func (e *printer) toJSONString(s *scope, c *call) value {
-	v := e.known(s, c, 0)
-	sql := ""
+	if x, ok := c.args[0].(*structOf); ok {
+		return typed(kindString, "%s", e.jsonOfItems(s, c, x))
+	}
+	return typed(kindString, "%s", e.jsonOf(c, e.known(s, c, 0)))
+}
+
+// jsonOfItems is the JSON object of a STRUCT constructor, which is never NULL,
+// without the struct: as many fields as it has would each name them all.
+func (e *printer) jsonOfItems(s *scope, c *call, x *structOf) string {
+	fields, values := e.structItems(s, x)
+	parts := make([]string, len(values))
+	for i, v := range values {
+		parts[i] = quoteText(jsonName(fields[i].name, i > 0)) + " || " + e.jsonOf(c, v)
+	}
+	return "('{' || " + strings.Join(parts, " || ") + " || '}')"
+}
+
+// jsonName is what stands before a member's value.
+func jsonName(name string, comma bool) string {
+	text := `"` + escaped(name) + `":`
+	if comma {
+		return "," + text
+	}
+	return text
+}
+
+// jsonOf is the JSON text of a value.
+// https://cloud.google.com/bigquery/docs/reference/standard-sql/json_functions#json_encodings
+func (e *printer) jsonOf(c *call, v value) string {
+	if v.typ.kind == kindNull {
+		return "'null'"
+	}
+	var sql string
 	switch v.typ.kind {
-	case kindJSON:
-		sql = fmt.Sprintf("CAST(json(%s) AS VARCHAR)", v.sql)
-	case kindString:
-		sql = fmt.Sprintf("CAST(to_json(%s) AS VARCHAR)", v.sql)
-	case kindBool:
-		sql = fmt.Sprintf("CAST(%s AS VARCHAR)", v.sql)
-	case kindInt64:
-		sql = fmt.Sprintf(`CASE WHEN %s BETWEEN -9007199254740992 AND 9007199254740992 THEN CAST(%s AS VARCHAR) ELSE '"' || CAST(%s AS VARCHAR) || '"' END`, v.sql, v.sql, v.sql)
-	case kindDate, kindTime:
-		t, _ := text(v.sql, v.typ.kind)
-		sql = `'"' || ` + t + ` || '"'`
-	case kindTimestamp:
-		sql = `'"' || ` + clockText(civil(v.sql, "'UTC'"), "%Y-%m-%dT%H:%M:%S") + ` || 'Z"'`
-	case kindDatetime:
-		sql = `'"' || ` + clockText(v.sql, "%Y-%m-%dT%H:%M:%S") + ` || '"'`
+	case kindArray:
+		sql = e.jsonArray(c, v)
+	case kindStruct:
+		sql = e.jsonStruct(c, v)
 	default:
+		sql = jsonScalarText(v)
+	}
+	if sql == "" {
 		refuse(c.position, "TO_JSON_STRING of %s", v.typ)
 	}
-	return typed(kindString, "COALESCE(%s, 'null')", sql)
+	return "COALESCE(" + sql + ", 'null')"
+}
+
+func (e *printer) jsonArray(c *call, v value) string {
+	x := e.fresh("x")
+	element := e.jsonOf(c, value{sql: quoteName(x), typ: *v.typ.elem})
+	return fmt.Sprintf("(CASE WHEN %s IS NOT NULL THEN '[' || COALESCE(array_to_string(list_transform(%s, lambda %s: %s), ','), '') || ']' END)", v.sql, v.sql, quoteName(x), element)
+}
+
+func (e *printer) jsonStruct(c *call, v value) string {
+	parts := make([]string, len(v.typ.fields))
+	for i, f := range v.typ.fields {
+		cell := value{sql: fmt.Sprintf("struct_extract(%s, %s)", v.sql, quoteText(structFieldName(i, f.name))), typ: f.typ}
+		parts[i] = quoteText(jsonName(f.name, i > 0)) + " || " + e.jsonOf(c, cell)
+	}
+	return fmt.Sprintf("(CASE WHEN %s IS NOT NULL THEN '{' || %s || '}' END)", v.sql, strings.Join(parts, " || "))
+}
+
+// jsonScalarText: numbers that a FLOAT64 cannot hold become strings. It is empty
+// for a type that the emulator does not encode.
+func jsonScalarText(v value) string {
+	const exact = "BETWEEN -9007199254740992 AND 9007199254740992"
+	quoted := func(text string) string { return `('"' || ` + text + ` || '"')` }
+	unless := func(number, text string) string {
+		return fmt.Sprintf("(CASE WHEN %s THEN %s ELSE %s END)", number, text, quoted(text))
+	}
+	plain := "CAST(" + v.sql + " AS VARCHAR)"
+	switch v.typ.kind {
+	case kindJSON:
+		return "CAST(json(" + v.sql + ") AS VARCHAR)"
+	case kindString:
+		// What DuckDB escapes otherwise is rare.
+		return fmt.Sprintf(`(CASE WHEN regexp_matches(%s, '[\x00-\x1f\x{2028}\x{2029}]') THEN %s(%s) ELSE CAST(to_json(%s) AS VARCHAR) END)`, v.sql, jsonText, v.sql, v.sql)
+	case kindBool:
+		return plain
+	case kindInt64:
+		return unless(v.sql+" "+exact, plain)
+	case kindFloat64:
+		return fmt.Sprintf(`(CASE WHEN isnan(%s) THEN '"NaN"' WHEN isinf(%s) THEN CASE WHEN %s > 0 THEN '"Infinity"' ELSE '"-Infinity"' END ELSE %s END)`, v.sql, v.sql, v.sql, floatText(v.sql))
+	case kindNumeric:
+		return unless(fmt.Sprintf("%s = trunc(%s) AND %s %s", v.sql, v.sql, v.sql, exact), numericText(v.sql))
+	case kindBigNumeric:
+		return unless(fmt.Sprintf("coalesce(NOT contains(%s, '.') AND TRY_CAST(%s AS HUGEINT) %s, FALSE)", v.sql, v.sql, exact), v.sql)
+	case kindBytes:
+		return quoted("to_base64(" + v.sql + ")")
+	case kindDate, kindTime:
+		t, _ := text(v.sql, v.typ.kind)
+		return quoted(t)
+	case kindTimestamp:
+		return `('"' || ` + clockText(civil(v.sql, "'UTC'"), "%Y-%m-%dT%H:%M:%S") + ` || 'Z"')`
+	case kindDatetime:
+		return quoted(clockText(v.sql, "%Y-%m-%dT%H:%M:%S"))
+	}
+	return ""
 }

@@ -272,18 +272,41 @@ func (p *parser) tablePrimary() tableExpr {
 	}
 	t := p.tablePath()
 	if p.is("(") {
-		refuse(at, "table function %s", strings.Join(t.parts, "."))
+		return p.tableFunction(t)
 	}
 	if p.is("FOR", "SYSTEM_TIME") || p.is("FOR", "SYSTEM") {
 		refuse(p.peek().position(), "FOR SYSTEM_TIME AS OF")
 	}
 	t.alias = p.alias()
-	if p.is("FOR", "SYSTEM_TIME") || p.is("FOR", "SYSTEM") {
-		refuse(p.peek().position(), "FOR SYSTEM_TIME AS OF")
+	if p.accept("FOR", "SYSTEM_TIME") || p.accept("FOR", "SYSTEM", "TIME") {
+		p.expect("AS", "OF")
+		t.asOf = p.expression()
 	}
 	t.offset, t.hasOff = p.withOffset()
 	p.refuseTableSuffix()
 	return t
+}
+
+// tableFunction reads APPENDS(TABLE t, start, end) from its parenthesis on.
+func (p *parser) tableFunction(name *tableRef) tableExpr {
+	if len(name.parts) != 1 || !strings.EqualFold(name.parts[0], "APPENDS") {
+		refuse(name.position, "table function %s", strings.Join(name.parts, "."))
+	}
+	p.expect("(")
+	if !p.accept("TABLE") {
+		reject(p.peek().position(), "APPENDS must be given a table, preceded by the word TABLE")
+	}
+	a := &appendsRef{position: name.position, table: p.tablePath()}
+	for p.accept(",") {
+		a.moments = append(a.moments, p.argument())
+	}
+	p.expect(")")
+	if len(a.moments) > 2 {
+		reject(a.position, "No matching signature for table valued function APPENDS: %d moments", len(a.moments))
+	}
+	a.alias = p.alias()
+	p.refuseTableSuffix()
+	return a
 }
 
 func (p *parser) refuseTableSuffix() {

@@ -373,11 +373,23 @@ func (e *printer) array(s *scope, x *arrayOfExprs) value {
 }
 
 func (e *printer) structOf(s *scope, x *structOf) value {
-	t := typ{kind: kindStruct}
-	parts := make([]string, len(x.items))
+	fields, values := e.structItems(s, x)
+	parts := make([]string, len(values))
+	for i, v := range values {
+		parts[i] = quoteName(structFieldName(i, fields[i].name)) + " := " + v.sql
+	}
+	return value{sql: "struct_pack(" + strings.Join(parts, ", ") + ")", typ: typ{kind: kindStruct, fields: fields}}
+}
+
+// structItems are the fields of a STRUCT constructor and their values.
+func (e *printer) structItems(s *scope, x *structOf) ([]field, []value) {
 	if x.typ != nil && len(x.typ.fields) != len(x.items) {
 		reject(x.position, "STRUCT type has %d fields but constructor call has %d fields", len(x.typ.fields), len(x.items))
 	}
+	if len(x.items) == 0 {
+		refuse(x.position, "STRUCT without fields")
+	}
+	fields, values := make([]field, len(x.items)), make([]value, len(x.items))
 	for i, it := range x.items {
 		v := e.expr(s, it.x)
 		name := it.alias
@@ -388,13 +400,9 @@ func (e *printer) structOf(s *scope, x *structOf) value {
 		case name == "" && !x.tuple:
 			name = impliedName(it.x)
 		}
-		t.fields = append(t.fields, field{name, v.typ})
-		parts[i] = quoteName(structFieldName(i, name)) + " := " + v.sql
+		fields[i], values[i] = field{name, v.typ}, v
 	}
-	if len(parts) == 0 {
-		refuse(x.position, "STRUCT without fields")
-	}
-	return value{sql: "struct_pack(" + strings.Join(parts, ", ") + ")", typ: t}
+	return fields, values
 }
 
 func (e *printer) index(s *scope, x *index) value {

@@ -12,6 +12,8 @@ func (e *printer) from(t tableExpr, sc *scope) string {
 		return e.tableRef(t, sc)
 	case *queryRef:
 		return e.queryRef(t, sc)
+	case *appendsRef:
+		return e.appends(t, sc)
 	case *unnestRef:
 		return e.unnest(t, sc)
 	case *join:
@@ -28,7 +30,7 @@ func (s *scope) add(at position, r *relation) {
 }
 
 func (e *printer) tableRef(t *tableRef, sc *scope) string {
-	if u, ok := correlated(t, sc); ok {
+	if u, ok := correlated(t, sc); ok && t.asOf == nil {
 		return e.unnest(u, sc)
 	}
 	if t.hasOff {
@@ -40,11 +42,17 @@ func (e *printer) tableRef(t *tableRef, sc *scope) string {
 	}
 	if len(t.parts) == 1 {
 		if rel, ok := sc.cte(t.parts[0]); ok {
+			if t.asOf != nil {
+				reject(t.position, "FOR SYSTEM_TIME AS OF cannot be used with the WITH subquery %s", t.parts[0])
+			}
 			sc.add(t.position, named(rel, alias))
 			return quoteName(t.parts[0]) + " AS " + quoteName(alias)
 		}
 	}
 	sql, cols, known := e.table(t)
+	if t.asOf != nil {
+		sql = e.asOf(t)
+	}
 	sc.add(t.position, named(&relation{cols: cols, known: known}, alias))
 	return sql + " AS " + quoteName(alias)
 }

@@ -8,6 +8,9 @@ import (
 
 // query prints a query; the relation describes its columns, whose SQL is not set.
 func (e *printer) query(q *query, parent *scope) (string, *relation) {
+	if e.constants > 0 {
+		reject(q.position, "A constant expression must not contain a subquery")
+	}
 	e.enter(q.position)
 	defer func() { e.depth-- }()
 	sc := parent.child()

@@ -11,6 +11,8 @@ type printer struct {
 	guards []Guard
 	depth  int
 	names  int
+	// constants counts what must be constant and is being printed.
+	constants int
 }
 
 func (e *printer) enter(at position) {

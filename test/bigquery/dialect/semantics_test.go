@@ -105,6 +105,18 @@ func valueCases() []valueCase {
 		{"SELECT STARTS_WITH('abc', 'ab'), ENDS_WITH('abc', 'bc'), LPAD('abc', 5), LPAD('abc', 2), RPAD('abc', 6, 'xy'), LEFT('abc', 2), RIGHT('abc', 2)", "true|true|  abc|ab|abcxyx|ab|bc"},
 		{"SELECT REGEXP_CONTAINS('foo@bar', r'@'), REGEXP_EXTRACT('abc', r'b(.)'), REGEXP_EXTRACT('abc', r'b.'), REGEXP_EXTRACT('abc', r'z'), REGEXP_REPLACE('abab', r'(a)', r'<\\1>')", "true|c|bc|NULL|<a>b<a>b"},
 		{"SELECT REGEXP_EXTRACT_ALL('a1b2', r'[a-z](\\d)'), FORMAT('%d-%s-%05d-%.2f%%', 5, 'x', 42, 1.5)", "[1 2]|5-x-00042-1.50%"},
+		// the documentation's examples of FARM_FINGERPRINT and of JSON encodings
+		{"SELECT FARM_FINGERPRINT(CONCAT(CAST(x AS STRING), y, CAST(z AS STRING))) FROM UNNEST([STRUCT(1 AS x, 'foo' AS y, true AS z), (2, 'apple', false), (3, '', true)])", "-1541654101129638711;2794438866806483259;-4880158226897771312"},
+		{"SELECT FARM_FINGERPRINT(b'1footrue'), FARM_FINGERPRINT(NULL), FARM_FINGERPRINT(CAST(NULL AS STRING))", "-1541654101129638711|NULL|NULL"},
+		{"SELECT TO_JSON_STRING(STRUCT(9007199254740992 AS a, 9007199254740993 AS b, -9007199254740993 AS c, CAST(NULL AS INT64) AS d, NULL AS e))", `{"a":9007199254740992,"b":"9007199254740993","c":"-9007199254740993","d":null,"e":null}`},
+		{"SELECT TO_JSON_STRING(STRUCT(NUMERIC '-1' AS a, NUMERIC '123.56' AS b, NUMERIC '9007199254740993' AS c, NUMERIC '0' AS d, BIGNUMERIC '123.56' AS e, BIGNUMERIC '9007199254740992' AS f, BIGNUMERIC '9007199254740993' AS g))", `{"a":-1,"b":"123.56","c":"9007199254740993","d":0,"e":"123.56","f":9007199254740992,"g":"9007199254740993"}`},
+		{"SELECT TO_JSON_STRING(STRUCT(1.0 AS a, 0.5 AS b, CAST('inf' AS FLOAT64) AS c, CAST('-inf' AS FLOAT64) AS d, CAST('nan' AS FLOAT64) AS e, TRUE AS f))", `{"a":1,"b":0.5,"c":"Infinity","d":"-Infinity","e":"NaN","f":true}`},
+		{"SELECT TO_JSON_STRING(STRUCT(b'Google' AS a, DATE '2017-03-06' AS b, TIMESTAMP '2017-03-06 12:34:56.789012+00' AS c, DATETIME '2017-03-06 12:34:56.789' AS d, TIME '12:34:56' AS e, JSON '{\"k\": [1, null]}' AS f))", `{"a":"R29vZ2xl","b":"2017-03-06","c":"2017-03-06T12:34:56.789012Z","d":"2017-03-06T12:34:56.789","e":"12:34:56","f":{"k":[1,null]}}`},
+		{`SELECT TO_JSON_STRING(STRUCT('a"b\\c/ä\n\t\x01\x1f\x7f\u2028\u2029' AS s, 'plain"\\u000B' AS p, '' AS e))`, `{"s":"a\"b\\c/ä\n\t\u0001\u001f` + "\x7f" + `\u2028\u2029","p":"plain\"\\u000B","e":""}`},
+		{`SELECT TO_JSON_STRING(STRUCT('\x0b\x0e' AS s))`, `{"s":"\u000b\u000e"}`},
+		{"SELECT TO_JSON_STRING(STRUCT(id, name)), TO_JSON_STRING(s), TO_JSON_STRING(items), TO_JSON_STRING(tags), TO_JSON_STRING((id, name)) FROM t ORDER BY id", `{"id":1,"name":"Ärger"}|{"a":7,"b":"seven"}|[{"k":"k1","v":1},{"k":"k2","v":2}]|["x","y","z"]|{"":1,"":"Ärger"};{"id":2,"name":null}|null|[]|[]|{"":2,"":null}`},
+		{"SELECT TO_JSON_STRING(STRUCT<`q\"` STRING, b NUMERIC>('x', 1)), TO_JSON_STRING([1, NULL])", `{"q\"":"x","b":1}|[1,null]`},
+		{"SELECT FARM_FINGERPRINT(TO_JSON_STRING(STRUCT(id, name))) IN UNNEST(@ids), TO_HEX(SHA256(TO_JSON_STRING(STRUCT(id)))) FROM t WHERE id = 2", "false|9e7e65453739bbc64ba155eed18a37bd5fb1196c7f29ded1da660b94414d7ad8"},
 		{"SELECT TO_HEX(b'\\x00\\xff'), FROM_HEX('fff'), TO_BASE64(b'abc'), FROM_BASE64('YWJj'), TO_HEX(MD5('abc')), TO_HEX(SHA256('abc'))", "00ff|0fff|YWJj|616263|900150983cd24fb0d6963f7d28e17f72|ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
 		{"SELECT CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5('abc')), 1, 15)) AS INT64), SUBSTR(b'abc', 2, 1), b'a' || b'b'", "648541476951500027|62|6162"},
 		// dates

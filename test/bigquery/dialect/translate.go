@@ -17,9 +17,20 @@ type Options struct {
 	// optional, but what depends on a type (division, CAST, date functions, ...)
 	// is refused on a column whose type is not known.
 	DataTypes func(project, dataset, table string) []ColumnType
+	// Appends and AsOf return the DuckDB relation, in parentheses where it is no
+	// name, that a table's past is. Without them, both are refused.
+	Appends func(Appends) (string, error)
+	AsOf    func(AsOf) (string, error)
 	// ParameterType returns the GoogleSQL type of @name. Optional like DataTypes.
 	ParameterType func(name string) string
 }
+
+// Appends is APPENDS(TABLE .., start, end). The moments are DuckDB expressions
+// of TIMESTAMPTZ without tables; one that is left out is empty.
+type Appends struct{ Project, Dataset, Table, Start, End string }
+
+// AsOf is a table FOR SYSTEM_TIME AS OF a moment, as Appends has it.
+type AsOf struct{ Project, Dataset, Table, At string }
 
 // Guard is a DuckDB query that must return no row before the statement runs:
 // BigQuery fails with Message where it would.

@@ -293,6 +293,73 @@ func TestGrantsToWhoListsTenants(t *testing.T) {
 	}
 }
 
+// TestGrantsOfReverseETL: each mode gets the rights that it needs, on the columns it
+// maps, and those of several syncs come together.
+func TestGrantsOfReverseETL(t *testing.T) {
+	t.Parallel()
+	targets := func(syncs string) string {
+		return strings.ReplaceAll("reverse_etl:\n"+syncs, "- ", "  - {query: SELECT 1, name: ") // unread by Terraform
+	}
+	tests := map[string]struct {
+		syncs string
+		want  string
+	}{
+		"insert":            {"- a, mode: insert, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads_id_seq USAGE; leads.email INSERT SELECT; leads.tier INSERT SELECT"},
+		"upsert":            {"- a, mode: upsert, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads_id_seq USAGE; leads.email INSERT SELECT; leads.tier INSERT SELECT UPDATE"},
+		"upsert by id":      {"- a, mode: upsert, target: {table: leads, key: {i: id}}}\n", "leads.id INSERT SELECT"},
+		"update":            {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads.email SELECT; leads.tier SELECT UPDATE"},
+		"update of many":    {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {t: tier}, many: true}}\n", "leads.email SELECT; leads.id SELECT; leads.tier SELECT UPDATE"},
+		"fill where":        {"- a, mode: fill, target: {table: leads, key: {e: email}, columns: {t: tier}, where: gone}}\n", "leads SELECT; leads.tier UPDATE"},
+		"mirror":            {"- a, mode: mirror, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads DELETE; leads_id_seq USAGE; leads.email INSERT SELECT; leads.tier INSERT SELECT UPDATE"},
+		"mirror softly":     {"- a, mode: mirror, deletes: soft, deleted_column: gone, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads_id_seq USAGE; leads.email INSERT SELECT; leads.gone SELECT UPDATE; leads.tier INSERT SELECT UPDATE"},
+		"many where":        {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {t: tier}, many: true, where: gone}}\n", "leads SELECT; leads.tier UPDATE"},
+		"mirror where":      {"- a, mode: mirror, target: {table: leads, key: {i: id}, where: gone}}\n", "leads DELETE SELECT; leads.id INSERT"},
+		"two on one table":  {"- a, mode: insert, target: {table: leads, key: {e: email}}}\n- b, mode: fill, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads_id_seq USAGE; leads.email INSERT SELECT; leads.tier SELECT UPDATE"},
+		"many of two":       {"- a, mode: update, target: {table: lines, key: {s: sku}, columns: {p: price}, many: true}}\n", "lines.item SELECT; lines.order_id SELECT; lines.price SELECT UPDATE; lines.sku SELECT"},
+		"a table to come":   {"- a, mode: mirror, target: {table: absent, key: {e: email}, where: gone, many: true}}\n", ""},
+		"a column to come":  {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {x: absent}}}\n", "leads.email SELECT"},
+		"nothing is needed": {"", ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newApplication(t)
+			a.exec(`SET ROLE app_` + a.name + `;
+				CREATE TABLE leads (id serial PRIMARY KEY, email text UNIQUE, tier text, gone boolean, secret text);
+				CREATE TABLE lines (sku text, order_id int, item int, price int, secret text, PRIMARY KEY (order_id, item)); RESET ROLE`)
+			syncs := ""
+			if test.syncs != "" {
+				syncs = targets(test.syncs)
+			}
+			for range 2 {
+				a.mustGrant("tables: []\n" + syncs)
+				if got := a.written(); got != test.want {
+					t.Errorf("rights of ReverseETL: %s\nwant %s", got, test.want)
+				}
+			}
+			sees := a.value(`SELECT pg_has_role($1::text, 'pg_read_all_stats', 'USAGE')`, a.user("reverse-etl"))
+			if want := fmt.Sprint(test.syncs != ""); sees != want {
+				t.Errorf("ReverseETL sees the load of the database: %s, want %s", sees, want)
+			}
+			a.mustGrant("tables: []\n")
+			if got := a.written(); got != "" {
+				t.Errorf("without the syncs ReverseETL keeps %s", got)
+			}
+		})
+	}
+}
+
+// written is what ReverseETL may do with relations of the application and their columns.
+func (a *application) written() string {
+	a.t.Helper()
+	return a.value(`SELECT string_agg(line, '; ' ORDER BY column_name <> '', line) FROM (
+		SELECT c.oid::regclass::text || coalesce('.' || x.attname, '') || ' ' || string_agg(x.privilege, ' ' ORDER BY x.privilege) AS line, coalesce(x.attname, '') AS column_name
+		  FROM pg_class c CROSS JOIN LATERAL (
+			SELECT NULL AS attname, grantee, privilege_type AS privilege FROM aclexplode(c.relacl)
+			UNION ALL SELECT a.attname, p.grantee, p.privilege_type FROM pg_attribute a CROSS JOIN aclexplode(a.attacl) p WHERE a.attrelid = c.oid) x
+		 WHERE x.grantee = $1::text::regrole GROUP BY c.oid, x.attname) y`, quoted(a.user("reverse-etl")))
+}
+
 // TestPublication follows the tables of wal: made, altered and dropped again.
 func TestPublication(t *testing.T) {
 	t.Parallel()

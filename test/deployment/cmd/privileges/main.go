@@ -124,8 +124,12 @@ type change struct {
 func (c *change) grant() grant {
 	a := &c.Change.After
 	account, _, _ := strings.Cut(strings.TrimPrefix(a.Member, "serviceAccount:"), "@")
-	if strings.Contains(a.Member, "@gcp-sa-pubsub.") {
-		account = "Pub/Sub's agent"
+	for domain, agent := range map[string]string{
+		"@gcp-sa-pubsub.": "Pub/Sub's agent", "@gcp-sa-logging.": "Cloud Logging's agent", "@gcp-sa-bigquerydatatransfer.": "BigQuery Data Transfer's agent",
+	} {
+		if strings.Contains(a.Member, domain) {
+			account = agent
+		}
 	}
 	held := cmp.Or(
 		name("dataset", a.Dataset), name("topic", a.Topic), name("subscription", a.Sub), name("function", a.Service),

@@ -1,0 +1,417 @@
+package warehouse
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/bigquery"
+	"google.golang.org/api/iterator"
+
+	"github.com/tidemark-data/tidemark/shared/fault"
+)
+
+// A ledger is a table with the key of every row that a sync wrote, and a checksum of what
+// it wrote. A run takes the rows of the source that the ledger has no checksum of, or
+// another one, and the keys that the source has no more.
+//
+// What a run takes it first keeps in a table of its own, its plan, which the ledger names
+// by a label before that is made. So a run that died after it wrote some of its rows has
+// left word of which they may be: the next one takes them all again, whatever their
+// checksums (I4). In the ledger itself such a key has no checksum: it may be in the target,
+// and nobody knows with which values. Confirm moves a plan into the ledger and drops it.
+//
+// A ledger is of one mapping and one type of key: its name has a hash of both. Others of
+// the same sync are dropped before it is made, because nothing is known of what was
+// written by them once something else is written.
+
+const (
+	checksumColumn = "_tidemark_checksum" // BYTES; NULL: not known
+	planLabel      = "tidemark-plan"
+)
+
+// ledgerKept is how long a ledger is there after its last use. A plan is there for longer,
+// so that no ledger is used without the plan that it names. Without a ledger every row is
+// taken.
+const (
+	ledgerKept = 30 * 24 * time.Hour
+	planKept   = "INTERVAL 32 DAY"
+)
+
+// ledger is one for the statements about it.
+type ledger struct {
+	client  *Client
+	source  Source
+	schema  bigquery.Schema // of the key
+	dataset *bigquery.Dataset
+	name    string // of its table
+}
+
+// plan is the table of what a run took.
+type plan struct {
+	ledger ledger
+	name   string
+}
+
+// Confirmed is which of the rows that a run took are in the table now as they were taken,
+// or out of it if they were removed, by the fingerprints of their keys: those of Only or,
+// where that is nil, all but those of Except.
+type Confirmed struct {
+	Only, Except []int64
+}
+
+func (c *Client) selectLedger(ctx context.Context, s Source, take Take) (*Result, error) {
+	checked, err := c.check(ctx, &s)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkTypes(checked.schema); err != nil {
+		return nil, err
+	}
+	l, err := c.ledger(ctx, s, checked.schema)
+	if err != nil {
+		return nil, err
+	}
+	r, err := l.take(ctx, take, checked.at)
+	if err != nil {
+		return r, fmt.Errorf("selecting by the ledger %s: %w", l.name, err)
+	}
+	return r, nil
+}
+
+// ledgerName is what the name of a sync becomes in that of its ledger.
+var ledgerName = regexp.MustCompile(`[^A-Za-z0-9_-]`)
+
+func (c *Client) ledger(ctx context.Context, s Source, schema bigquery.Schema) (*ledger, error) {
+	client, err := c.restClient(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &ledger{client: c, source: s, dataset: client.Dataset(s.Dataset + "_ledger")}
+	parts := []string{s.Ledger, s.Mapping}
+	for _, name := range s.Key {
+		f := &bigquery.FieldSchema{Name: name, Type: field(schema, name).Type}
+		l.schema = append(l.schema, f)
+		parts = append(parts, name, string(f.Type))
+	}
+	l.name = l.prefix() + shortHash(parts...)
+	return l, nil
+}
+
+// prefix begins the names of the sync's ledgers, which end with a hash.
+func (l *ledger) prefix() string { return ledgerName.ReplaceAllString(l.source.Ledger, "_") + "_" }
+
+func (l *ledger) path(table string) string { return l.client.path(l.dataset.DatasetID, table) }
+
+// take selects the rows of a run; at is the time by BigQuery's clock.
+func (l *ledger) take(ctx context.Context, take Take, at time.Time) (*Result, error) {
+	md, err := l.dataset.Table(l.name).Metadata(ctx)
+	missing := fault.HTTPStatus(err) == http.StatusNotFound
+	var bytes int64
+	switch {
+	case missing:
+		take.All, take.Only = true, false
+	case err != nil:
+		return nil, fmt.Errorf("looking at it: %w", err)
+	default:
+		if bytes, err = l.settle(ctx, md.Labels[planLabel]); err != nil {
+			return nil, err
+		}
+	}
+	var r *Result
+	switch {
+	case take.Dry:
+		r, err = l.show(ctx, take)
+	case missing:
+		if md, err = l.make(ctx); err != nil {
+			return nil, err
+		}
+		r, err = l.keep(ctx, take, md, at)
+	default:
+		r, err = l.keep(ctx, take, md, at)
+	}
+	if r != nil {
+		r.Whole = take.All
+		r.Bytes += bytes
+	}
+	return r, err
+}
+
+// show takes rows without keeping them.
+func (l *ledger) show(ctx context.Context, take Take) (*Result, error) {
+	sql, parameters, err := l.takeSQL(take)
+	if err != nil {
+		return nil, err
+	}
+	columns := quoteAll(append(l.source.columns(), KeyColumn, RemovedColumn))
+	r, _, err := l.client.query(ctx, l.source.statement("SELECT "+strings.Join(columns, ", ")+" FROM ("+sql+")", parameters))
+	return r, err
+}
+
+// keep takes rows by way of a plan.
+func (l *ledger) keep(ctx context.Context, take Take, md *bigquery.TableMetadata, at time.Time) (*Result, error) {
+	sql, parameters, err := l.takeSQL(take)
+	if err != nil {
+		return nil, err
+	}
+	p := plan{ledger: *l, name: l.name + "_plan_" + strings.ToLower(rand.Text())}
+	var update bigquery.TableMetadataToUpdate
+	update.SetLabel(planLabel, p.name[len(l.name)+len("_plan_"):])
+	update.ExpirationTime = at.Add(ledgerKept)
+	if _, err := l.dataset.Table(l.name).Update(ctx, update, md.ETag); err != nil {
+		return nil, fmt.Errorf("naming the plan: %w", err)
+	}
+	done, err := l.client.run(ctx, l.source.statement(fmt.Sprintf(
+		"CREATE TABLE %s OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), %s), description = 'What a run of a reverse sync took; it goes by itself.') AS %s",
+		l.path(p.name), planKept, sql), parameters), "plan", fault.Permanent)
+	r := done.result()
+	if err != nil {
+		return r, err
+	}
+	r.plan = &p
+	return r, l.client.openRead(ctx, r, l.dataset.Table(p.name), append(l.source.columns(), KeyColumn, RemovedColumn))
+}
+
+// takeSQL selects the rows of a run, with their checksums.
+func (l *ledger) takeSQL(take Take) (sql string, parameters []bigquery.QueryParameter, err error) {
+	s := &l.source
+	body, err := s.body()
+	if err != nil {
+		return "", nil, err
+	}
+	key, columns := quote(KeyColumn), s.columns()
+	const rows = "_tidemark_rows"
+	source := s.selectSQL(body, fmt.Sprintf(", MD5(%s) AS %s, COUNT(*) OVER (PARTITION BY %s) AS %s",
+		encodedSQL(sourceAlias, columns), checksumColumn, fingerprintSQL(sourceAlias, s.Key), rows))
+	list := make([]string, len(columns))
+	for i, name := range quoteAll(columns) {
+		list[i] = "s." + name + " AS " + name
+		if containsFold(s.Key, columns[i]) && !take.All {
+			list[i] = fmt.Sprintf("IFNULL(s.%[1]s, l.%[1]s) AS %[1]s", name)
+		}
+	}
+	if take.All {
+		return fmt.Sprintf("SELECT %s, s.%s, FALSE AS %s, s.%s FROM (%s) AS s", strings.Join(list, ", "), key, RemovedColumn, checksumColumn, source), nil, nil
+	}
+	fingerprint := fmt.Sprintf("IFNULL(s.%s, %s)", key, fingerprintSQL("l", s.Key))
+	same := make([]string, len(s.Key))
+	for i, name := range quoteAll(s.Key) {
+		same[i] = "s." + name + " = l." + name
+	}
+	// Of a key that several rows have all come, lest one of them pass for the only one.
+	changed := fmt.Sprintf("s.%[1]s IS NULL OR l.%[2]s IS NULL OR s.%[2]s != l.%[2]s OR s.%[3]s > 1", key, checksumColumn, rows)
+	switch {
+	case take.Only:
+		changed, parameters = rejectedSQL(fingerprint), rejectedParameter(take)
+	case len(take.Rejected) > 0:
+		changed, parameters = changed+" OR "+rejectedSQL(fingerprint), rejectedParameter(take)
+	}
+	return fmt.Sprintf("SELECT %s, %s AS %s, s.%s IS NULL AS %s, s.%s FROM (%s) AS s FULL JOIN %s AS l ON %s WHERE %s",
+		strings.Join(list, ", "), fingerprint, key, key, RemovedColumn, checksumColumn, source, l.path(l.name), strings.Join(same, " AND "), changed), parameters, nil
+}
+
+// settle moves what a run left behind into the ledger: nobody knows which of its rows are
+// in the target.
+func (l *ledger) settle(ctx context.Context, left string) (bytes int64, err error) {
+	if left == "" {
+		return 0, nil
+	}
+	p := plan{ledger: *l, name: l.name + "_plan_" + left}
+	md, err := l.dataset.Table(p.name).Metadata(ctx)
+	switch {
+	case fault.HTTPStatus(err) == http.StatusNotFound:
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("looking at what an earlier run took: %w", err)
+	}
+	if md.NumRows > 0 {
+		if bytes, err = p.move(ctx, Confirmed{Only: []int64{}}); err != nil {
+			return bytes, fmt.Errorf("keeping what an earlier run took: %w", err)
+		}
+	}
+	return bytes, p.drop(ctx)
+}
+
+// Confirm tells the ledger which of the rows that a run took are in the table: what it
+// does not tell the next run takes again, all of it if Confirm is never called. It may be
+// done again after whatever end (I4). Of other sources than those of ChangesLedger there
+// is nothing to confirm.
+func (c *Client) Confirm(ctx context.Context, s Source, r *Result, done Confirmed) error {
+	if s.Changes != ChangesLedger {
+		return nil
+	}
+	if r.plan == nil {
+		return fmt.Errorf("confirming %s: %w", s.Ledger, errDry)
+	}
+	bytes, err := r.plan.move(ctx, done)
+	r.Bytes += bytes
+	if err == nil {
+		err = r.plan.drop(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("confirming %s: %w", r.plan.name, err)
+	}
+	return nil
+}
+
+var errDry = errors.New("a dry run took nothing")
+
+// move takes every key of the plan into the ledger: with its checksum or, if it is not
+// confirmed, without.
+func (p *plan) move(ctx context.Context, done Confirmed) (bytes int64, err error) {
+	listed, given := "NOT IN", done.Except
+	if done.Only != nil {
+		listed, given = "IN", done.Only
+	}
+	sql := p.moveSQL(listed)
+	for _, span := range spans(given) {
+		s := p.ledger.source.statement(sql, []bigquery.QueryParameter{
+			{Name: "from", Value: span.from}, {Name: "to", Value: span.to}, {Name: "keys", Value: span.keys},
+		})
+		// The statement is ours, and valid: what BigQuery calls invalid once it runs is that
+		// somebody else changes the same rows.
+		ran, err := p.ledger.client.run(ctx, s, "confirm", fault.Transient)
+		if r := ran.result(); r != nil {
+			bytes += r.Bytes
+		}
+		if err != nil {
+			return bytes, err
+		}
+	}
+	return bytes, nil
+}
+
+// moveSQL is the statement of move for the keys whose fingerprints are in a span. A key
+// that several rows have is never confirmed, and one that is NULL has no place in a ledger.
+func (p *plan) moveSQL(listed string) string {
+	names := quoteAll(p.ledger.source.Key)
+	same, known := make([]string, len(names)), make([]string, len(names))
+	for i, name := range names {
+		same[i], known[i] = "t."+name+" = s."+name, "p."+name+" IS NOT NULL"
+	}
+	key := "p." + strings.Join(names, ", p.")
+	const confirmed, removed = "_tidemark_confirmed", RemovedColumn
+	rows := fmt.Sprintf("SELECT %[1]s, COUNT(*) = 1 AND LOGICAL_AND(p.%[2]s %[3]s UNNEST(@keys)) AS %[4]s, LOGICAL_OR(p.%[5]s) AS %[5]s, ANY_VALUE(p.%[6]s) AS %[6]s FROM %[7]s AS p WHERE p.%[2]s BETWEEN @from AND @to AND %[8]s GROUP BY %[1]s",
+		key, quote(KeyColumn), listed, confirmed, removed, checksumColumn, p.ledger.path(p.name), strings.Join(known, " AND "))
+	checksum := fmt.Sprintf("IF(s.%s, s.%s, NULL)", confirmed, checksumColumn)
+	return fmt.Sprintf("MERGE %[1]s AS t USING (%[2]s) AS s ON %[3]s WHEN MATCHED AND s.%[4]s AND s.%[5]s THEN DELETE WHEN MATCHED THEN UPDATE SET %[6]s = %[7]s WHEN NOT MATCHED AND NOT (s.%[4]s AND s.%[5]s) THEN INSERT (%[8]s, %[6]s) VALUES (s.%[9]s, %[7]s)",
+		p.ledger.path(p.ledger.name), rows, strings.Join(same, " AND "), confirmed, removed, checksumColumn, checksum,
+		strings.Join(names, ", "), strings.Join(names, ", s."))
+}
+
+// drop drops the plan, of which the ledger knows all.
+func (p *plan) drop(ctx context.Context) error {
+	err := p.ledger.dataset.Table(p.name).Delete(ctx)
+	if err != nil && fault.HTTPStatus(err) != http.StatusNotFound {
+		return fmt.Errorf("dropping the plan: %w", err)
+	}
+	return nil
+}
+
+// span is a part of all fingerprints, both ends in it, with those that are listed there.
+type span struct {
+	from, to int64
+	keys     []int64
+}
+
+// spans divides all fingerprints so that no part has more listed ones than go with one
+// request.
+func spans(keys []int64) []span {
+	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
+	out := []span{{from: math.MinInt64, to: math.MaxInt64, keys: []int64{}}}
+	for part := range slices.Chunk(keys, maxFingerprints) {
+		last := &out[len(out)-1]
+		if len(last.keys) > 0 {
+			last.to = part[0] - 1
+			out = append(out, span{from: part[0], to: math.MaxInt64})
+			last = &out[len(out)-1]
+		}
+		last.keys = part
+	}
+	return out
+}
+
+// make makes the ledger, once there is no other of the sync any more.
+func (l *ledger) make(ctx context.Context) (*bigquery.TableMetadata, error) {
+	if err := l.dropOthers(ctx); err != nil {
+		return nil, err
+	}
+	md := &bigquery.TableMetadata{
+		Schema:      append(slices.Clone(l.schema), &bigquery.FieldSchema{Name: checksumColumn, Type: bigquery.BytesFieldType}),
+		Labels:      map[string]string{"managed-by": "tidemark"},
+		Description: "What Tidemark has written of " + l.source.Ledger + ": without it the next run reads every row.",
+	}
+	for _, f := range l.schema {
+		if f.Type != bigquery.BytesFieldType && f.Type != bigquery.TimeFieldType && (md.Clustering == nil || len(md.Clustering.Fields) < 4) {
+			if md.Clustering == nil {
+				md.Clustering = &bigquery.Clustering{}
+			}
+			md.Clustering.Fields = append(md.Clustering.Fields, f.Name)
+		}
+	}
+	table := l.dataset.Table(l.name)
+	err := table.Create(ctx, md)
+	if fault.HTTPStatus(err) == http.StatusNotFound {
+		if err := l.makeDataset(ctx); err != nil {
+			return nil, err
+		}
+		err = table.Create(ctx, md)
+	}
+	if err != nil && fault.HTTPStatus(err) != http.StatusConflict {
+		return nil, fmt.Errorf("making it: %w", err)
+	}
+	made, err := table.Metadata(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("looking at it: %w", err)
+	}
+	return made, nil
+}
+
+// makeDataset makes the dataset of the ledgers where the source is.
+func (l *ledger) makeDataset(ctx context.Context) error {
+	md := &bigquery.DatasetMetadata{
+		Location: l.client.config.Location, Labels: map[string]string{"managed-by": "tidemark"},
+		Description: "What Tidemark's reverse syncs keep of " + l.source.Dataset + ".",
+	}
+	if md.Location == "" {
+		client, err := l.client.restClient(ctx)
+		if err != nil {
+			return err
+		}
+		source, err := client.Dataset(l.source.Dataset).Metadata(ctx)
+		if err != nil {
+			return fmt.Errorf("looking where %s is: %w", l.source.Dataset, err)
+		}
+		md.Location = source.Location
+	}
+	if err := l.dataset.Create(ctx, md); err != nil && fault.HTTPStatus(err) != http.StatusConflict {
+		return fmt.Errorf("making dataset %s: %w", l.dataset.DatasetID, err)
+	}
+	return nil
+}
+
+// dropOthers drops the ledgers of the sync's other mappings, and their plans.
+func (l *ledger) dropOthers(ctx context.Context) error {
+	of := regexp.MustCompile("^" + regexp.QuoteMeta(l.prefix()) + "[0-9a-f]{16}(_plan_[a-z0-9]+)?$")
+	for tables := l.dataset.Tables(ctx); ; {
+		table, err := tables.Next()
+		switch {
+		case errors.Is(err, iterator.Done), fault.HTTPStatus(err) == http.StatusNotFound: // nor is there a dataset
+			return nil
+		case err != nil:
+			return fmt.Errorf("looking for its other mappings: %w", err)
+		case !of.MatchString(table.TableID) || table.TableID == l.name:
+			continue
+		}
+		if err := table.Delete(ctx); err != nil && fault.HTTPStatus(err) != http.StatusNotFound {
+			return fmt.Errorf("dropping %s: %w", table.TableID, err)
+		}
+	}
+}
