@@ -123,6 +123,7 @@ locals {
         update  = sync.mode != "insert"
         delete  = sync.mode == "mirror" && try(sync.deletes, "hard") == "hard"
         where   = can(sync.target.where)
+        tenant  = try(pipeline.tenants.column, "")
         many    = try(sync.target.many, false)
       }
     ]

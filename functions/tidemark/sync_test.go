@@ -190,7 +190,7 @@ to apply exactly this, as long as it is what there is to do:
 		"a dry run beyond the brakes": {
 			outcome: reverse.Outcome{
 				Run: 14, DryRun: true, Rows: 2, Whole: true, Delete: 9, Table: 10, Digest: "d", Brakes: []reverse.Brake{{Name: "deletes", Found: 9, Why: "9 rows of 10 would be deleted"}},
-				Cascades: []target.Cascade{{Table: "public.orders", Constraint: "orders_fk", Action: "cascade", Rows: 7}, {Table: "public.notes", Constraint: "notes_fk", Action: "set null", Rows: -1}},
+				Cascades: []target.Cascade{{Table: "public.orders", Constraint: "orders_fk", Action: "cascade", Rows: 7}, {Table: "public.notes", Constraint: "notes_fk", Action: "set null", Rows: -1}, {Table: "public.tags", Constraint: "tags_fk", Action: "set default"}},
 			},
 			mode: pipeline.ModeMirror, order: order{dry, ""},
 			want: `shop scores, run 14, a dry run: nothing was written
@@ -204,6 +204,7 @@ to apply exactly this, as long as it is what there is to do:
 brakes
   deletes go on to 7 rows of public.orders (constraint orders_fk, on delete cascade)
   deletes go on to an unknown number of rows of public.notes (constraint notes_fk, on delete set null)
+  deletes go on to 0 rows of public.tags (constraint tags_fk, on delete set default)
   a brake would stop it, deletes: 9 rows of 10 would be deleted
 
 to apply exactly this, as long as it is what there is to do:
@@ -213,12 +214,16 @@ or publish to tidemark-reverse-etl:
 `,
 		},
 		"a dry run of nothing": {
-			outcome: reverse.Outcome{Run: 15, DryRun: true, Rows: 2, Unchanged: 2, Digest: "d"}, mode: pipeline.ModeInsert, order: order{dry, ""},
+			outcome: reverse.Outcome{Run: 15, DryRun: true, Rows: 3, Unchanged: 2, Digest: "d", Rejected: 1, Rejects: []target.Reject{{Reason: "twice", Row: row(`{"id":1}`)}}}, mode: pipeline.ModeInsert, order: order{dry, ""},
 			want: `shop scores, run 15, a dry run: nothing was written
-           2 rows read: those that may have changed
+           3 rows read: those that may have changed
            0 to insert
            2 unchanged
-           0 refused
+           1 refused
+
+refused
+  1 by twice
+    {"id":1}
 
 there is nothing to write
 `,

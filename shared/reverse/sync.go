@@ -278,8 +278,10 @@ func (w *walk) settle(ctx context.Context, in *input, stage *target.Staging, don
 	return nil
 }
 
-// full reports whether every row of the source is to be compared with the table.
+// full reports whether every row of the source is to be compared with the table. A
+// ledger knows by itself what it has told of, the others by the position they came to.
 func (w *walk) full() bool {
-	stale := w.sync.FullEvery > 0 && (w.state.FullAge == nil || *w.state.FullAge >= w.sync.FullEvery)
-	return w.sync.Changes == pipeline.ChangesFull || w.message.Full || w.state.Mapping != w.mapping() || w.state.Position == nil || stale
+	unknown := w.state.Mapping != w.mapping() || w.state.Position == nil && w.sync.Changes != pipeline.ChangesLedger
+	old := w.sync.FullEvery > 0 && (w.state.FullAge == nil || *w.state.FullAge >= w.sync.FullEvery)
+	return w.sync.Changes == pipeline.ChangesFull || w.message.Full || unknown || old
 }

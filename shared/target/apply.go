@@ -66,16 +66,29 @@ func (s *Staging) batches(ctx context.Context, first, last int64, keepGoing func
 	defer func() { done.Paused = load.paused }()
 	w := work{
 		table: s.plan, staged: "staged", rejects: &done.Rejects, keepGoing: keepGoing,
-		run: func(ctx context.Context, from, to int64, skip bool) error { return s.batch(ctx, from, to, skip, done) },
+		run: func(ctx context.Context, from, to int64) error { return s.batch(ctx, from, to, done) },
 		held: func(ctx context.Context, from, to int64) error {
 			batch.lost()
-			done.Locked += to - from + 1
 			return s.mark(ctx, "held", from, to)
 		},
 		refused: func(ctx context.Context, n int64) error { return s.mark(ctx, "refused", n, n) },
 		passed:  func(n int64) { s.through = n },
 	}
-	for from := first; from <= last; {
+	var wait patience
+	for from := first; ; {
+		if from > last {
+			var err error
+			if done.Locked, err = s.held(ctx); err != nil || done.Locked == 0 {
+				return err == nil, err
+			}
+			if !keepGoing() || !wait.again(ctx, s.sync.Limits.LockTimeout) {
+				return true, ctx.Err()
+			}
+			if err := s.requeue(ctx, last); err != nil {
+				return false, err
+			}
+			last += done.Locked
+		}
 		if from > first && !keepGoing() {
 			return false, nil
 		}
@@ -98,7 +111,36 @@ func (s *Staging) batches(ctx context.Context, first, last int64, keepGoing func
 			}
 		}
 	}
-	return true, nil
+}
+
+// patience is how long rows that others hold are asked for again.
+type patience struct{ waited, next time.Duration }
+
+// again waits before another attempt, and reports whether there should be one: until
+// as long has been waited as a lock is waited for.
+func (p *patience) again(ctx context.Context, limit time.Duration) bool {
+	if p.waited >= limit {
+		return false
+	}
+	p.next = min(max(2*p.next, 20*time.Millisecond), limit-p.waited)
+	p.waited += p.next
+	return pause(ctx, p.next) == nil
+}
+
+// held counts the rows that were left to others.
+func (s *Staging) held(ctx context.Context) (int64, error) {
+	return s.count(ctx, "SELECT count(*) FROM "+s.plan+" WHERE action LIKE 'held %'")
+}
+
+// requeue puts the rows that were left to others at the end of the plan.
+func (s *Staging) requeue(ctx context.Context, last int64) error {
+	err := s.exec(ctx, fmt.Sprintf(`
+		UPDATE %[1]s s SET n = h.n, action = substr(action, length('held ') + 1)
+		  FROM (SELECT n AS was, $1 + row_number() OVER (ORDER BY n) AS n FROM %[1]s WHERE action LIKE 'held %%') h WHERE s.n = h.was`, s.plan), last)
+	if err != nil {
+		return fmt.Errorf("asking again for rows that others hold: %w", err)
+	}
+	return nil
 }
 
 // explained tells a run that came to nothing for want of time from others.
@@ -136,21 +178,20 @@ func (s *Staging) mark(ctx context.Context, as string, from, to int64) error {
 // errAppeared rolls a batch back in which rows to insert were there already.
 var errAppeared = errors.New("rows to insert have appeared")
 
-// batch writes one range of the plan in one transaction. With skip it leaves the
-// rows that others hold, instead of waiting for them.
-func (s *Staging) batch(ctx context.Context, from, to int64, skip bool, done *Applied) error {
+// batch writes one range of the plan in one transaction, but for the rows that others
+// hold.
+func (s *Staging) batch(ctx context.Context, from, to int64, done *Applied) error {
 	for strict := true; ; {
 		var now Applied
 		err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
 			now = Applied{}
-			return s.write(ctx, tx, from, to, skip, strict, &now)
+			return s.write(ctx, tx, from, to, strict, &now)
 		})
 		switch {
 		case err == nil:
 			done.Inserted += now.Inserted
 			done.Updated += now.Updated
 			done.Deleted += now.Deleted
-			done.Locked += now.Locked
 			return nil
 		case !errors.Is(err, errAppeared):
 			return err
@@ -183,26 +224,23 @@ func (s *Staging) appeared(ctx context.Context, from, to int64) (bool, error) {
 
 // write applies a range of the plan. A statement is sent only for rows that need it:
 // triggers of a statement fire even for none.
-func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, skip, strict bool, now *Applied) error {
-	var insert, update, remove bool
-	if err := tx.QueryRow(ctx, "SELECT coalesce(bool_or(action = 'insert'), false), coalesce(bool_or(action = 'update'), false), coalesce(bool_or(action = 'delete'), false) FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
-		from, to).Scan(&insert, &update, &remove); err != nil {
+func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, strict bool, now *Applied) error {
+	var inserts, updates, deletes int64
+	if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE action = 'insert'), count(*) FILTER (WHERE action = 'update'), count(*) FILTER (WHERE action = 'delete') FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
+		from, to).Scan(&inserts, &updates, &deletes); err != nil {
 		return err
 	}
 	for _, step := range []struct {
-		needed    bool
+		rows      int64
 		action    string
 		statement func(string) string
 		count     *int64
-	}{{remove, "delete", s.deleteSQL, &now.Deleted}, {update, "update", s.updateSQL, &now.Updated}} {
-		if !step.needed {
-			continue
+	}{{deletes, "delete", s.deleteSQL, &now.Deleted}, {updates, "update", s.updateSQL, &now.Updated}} {
+		needed, err := s.lock(ctx, tx, step.action, step.rows, from, to)
+		if err != nil {
+			return err
 		}
-		differ, err := s.lock(ctx, tx, step.action, from, to, skip, now)
-		if err != nil || differ == 0 {
-			if err != nil {
-				return err
-			}
+		if needed == 0 {
 			continue
 		}
 		tag, err := tx.Exec(ctx, step.statement("s.n BETWEEN $1 AND $2"), from, to)
@@ -211,7 +249,7 @@ func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, skip, st
 		}
 		*step.count = tag.RowsAffected()
 	}
-	if insert {
+	if inserts > 0 {
 		if err := s.insert(ctx, tx, from, to, strict, now); err != nil {
 			return err
 		}
@@ -247,39 +285,48 @@ func (s *Staging) checkWithin(ctx context.Context, tx pgx.Tx, from, to int64) er
 	return nil
 }
 
-// lock locks the rows of an action in the plan's order, and returns how many of them
-// still need it: UPDATE .. FROM locks in no order, and two writers without an order
-// deadlock. With skip, rows that others hold are taken out of the plan.
-func (s *Staging) lock(ctx context.Context, tx pgx.Tx, action string, from, to int64, skip bool, now *Applied) (differ int64, err error) {
-	if !s.updates() { // to lock is to have the right to update
-		return to - from + 1, nil
+// lock locks the rows of an action, of which the range has so many, and returns how many
+// still need it. It waits for none: who holds rows and waits for others has a deadlock
+// with whoever does the same, and that one may be the application. Rows that others hold
+// are taken out of the plan until later.
+func (s *Staging) lock(ctx context.Context, tx pgx.Tx, action string, rows, from, to int64) (needed int64, err error) {
+	if rows == 0 || !s.updates() { // to lock is to have the right to update
+		return rows, nil
 	}
-	needed, strength := "true", "NO KEY UPDATE"
+	condition, strength := "true", "NO KEY UPDATE"
 	if action == "update" {
-		needed = s.changed("held", "s")
+		condition = s.changed("held", "s")
 	} else if s.deleted == nil {
 		strength = "UPDATE"
 	}
 	// LATERAL goes by the key's index row by row: a join would be free to read
 	// the whole table for each batch. What is locked is the newest version of the row.
-	sql := fmt.Sprintf("FROM (SELECT * FROM %s WHERE n BETWEEN $1 AND $2 AND action = '%s' ORDER BY n) s CROSS JOIN LATERAL (SELECT t.* FROM %s t WHERE %s FOR %s OF t",
-		s.plan, action, s.table.SQLName(), s.match("t", "s"), strength)
-	if !skip {
-		err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE "+needed+") "+sql+") held", from, to).Scan(&differ)
-		return differ, err
-	}
-	rows, err := tx.Query(ctx, "SELECT s.n "+sql+" SKIP LOCKED) held", from, to)
-	if err != nil {
-		return 0, err
-	}
-	free, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
+	var free []int64
+	if err := tx.QueryRow(ctx, fmt.Sprintf(`
+		SELECT coalesce(array_agg(s.n), '{}'), count(*) FILTER (WHERE %s)
+		  FROM (SELECT * FROM %s WHERE n BETWEEN $1 AND $2 AND action = '%s' ORDER BY n) s
+		 CROSS JOIN LATERAL (SELECT %s FROM %s t WHERE %s FOR %s OF t SKIP LOCKED) held`,
+		condition, s.plan, action, s.compared("t"), s.table.SQLName(), s.match("t", "s"), strength), from, to).Scan(&free, &needed); err != nil {
 		return 0, fmt.Errorf("locking rows: %w", err)
 	}
-	tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %[1]s s SET action = 'held ' || action WHERE n BETWEEN $1 AND $2 AND action = '%[2]s' AND n <> ALL ($3) AND EXISTS (SELECT FROM %[3]s t WHERE %[4]s)",
+	if int64(len(free)) == rows {
+		return needed, nil
+	}
+	_, err = tx.Exec(ctx, fmt.Sprintf("UPDATE %[1]s s SET action = 'held ' || action WHERE n BETWEEN $1 AND $2 AND action = '%[2]s' AND n <> ALL ($3) AND EXISTS (SELECT FROM %[3]s t WHERE %[4]s)",
 		s.plan, action, s.table.SQLName(), s.match("t", "s")), from, to, free)
-	now.Locked += tag.RowsAffected()
-	return int64(len(free)), err
+	return needed, err
+}
+
+// compared are the columns of the table that changed looks at.
+func (s *Staging) compared(table string) string {
+	var out []string
+	for _, c := range s.values {
+		out = append(out, table+"."+catalog.Quote(c.column.Name))
+	}
+	if s.deleted != nil {
+		out = append(out, table+"."+catalog.Quote(s.deleted.Name))
+	}
+	return strings.Join(out, ", ")
 }
 
 // updateSQL compares again under the lock: what the application has written
@@ -345,26 +392,26 @@ const attempts = 5
 type work struct {
 	table   string
 	staged  string // its column with the number of the staged row
-	run     func(ctx context.Context, from, to int64, skip bool) error
+	run     func(ctx context.Context, from, to int64) error
 	rejects *[]Reject
 
 	refused   func(ctx context.Context, n int64) error        // told of a row that is rejected; may be nil
 	held      func(ctx context.Context, from, to int64) error // told of rows that others hold; nil: to lose against others is an error
 	passed    func(n int64)                                   // told how far it has come; may be nil
 	keepGoing func() bool                                     // asked before more is tried around rows that others hold
-	skip      bool
+	once      bool                                            // it has been tried often enough
 }
 
 // isolate does the work on a range of rows. A range that fails for its data is
 // halved until the one bad row is found, which is rejected with the reason,
 // while every other row goes through (I7). A range that lost against another
-// writer is tried again, then without the rows that are held, then halved until
-// the one row is found that cannot be had now.
+// writer is tried again, then halved until the one row is found that cannot be had
+// now.
 func (s *Staging) isolate(ctx context.Context, from, to int64, w work) error {
 	if from > to {
 		return nil
 	}
-	err := retry(ctx, w.skip, func() error { return w.run(ctx, from, to, w.skip) })
+	err := retry(ctx, w.once, func() error { return w.run(ctx, from, to) })
 	if w.passed != nil && (err == nil || from == to) {
 		defer w.passed(to)
 	}
@@ -377,15 +424,15 @@ func (s *Staging) isolate(ctx context.Context, from, to int64, w work) error {
 		return err
 	case isData && from == to:
 		return s.reject(ctx, from, w, data)
-	case isLost && from == to && w.skip:
+	case isLost && from == to && w.once:
 		return w.held(ctx, from, to)
 	case isLost && !w.keepGoing():
 		return errors.Join(w.held(ctx, from, to), errStopped)
-	case isLost && !w.skip:
+	case isLost && !w.once:
 		if err := s.available(ctx); err != nil {
 			return err
 		}
-		w.skip = true
+		w.once = true
 		return s.isolate(ctx, from, to, w)
 	}
 	middle := from + (to-from)/2

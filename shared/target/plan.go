@@ -113,7 +113,7 @@ func (s *Staging) castAll(ctx context.Context, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	return s.isolate(ctx, 1, last, work{table: s.raw, staged: "n", rejects: &p.Rejects, run: func(ctx context.Context, from, to int64, _ bool) error {
+	return s.isolate(ctx, 1, last, work{table: s.raw, staged: "n", rejects: &p.Rejects, run: func(ctx context.Context, from, to int64) error {
 		return s.exec(ctx, s.castSQL(), from, to)
 	}})
 }
@@ -128,15 +128,13 @@ func (s *Staging) castSQL() string {
 	return fmt.Sprintf("INSERT INTO %s SELECT %s FROM %s WHERE n BETWEEN $1 AND $2 AND %s IS NULL", s.cast, strings.Join(exprs, ", "), s.raw, s.inexact())
 }
 
-// inexact is the index in all of the first column whose value does not survive,
-// or NULL. Only CASE keeps to an order: a row that fails for one column must do
-// so whoever asks, and not for another.
+// inexact is the index in unfit of the first condition that holds, or NULL. Only CASE
+// keeps to an order: a row that fails for one column must do so whoever asks, and not
+// for another.
 func (s *Staging) inexact() string {
 	whens := ""
-	for i, c := range s.all() {
-		if exact := c.exact(); exact != "" {
-			whens += fmt.Sprintf(" WHEN NOT (%s) THEN %d", exact, i)
-		}
+	for i, u := range s.unfit() {
+		whens += fmt.Sprintf(" WHEN %s THEN %d", u.condition, i)
 	}
 	if whens == "" {
 		return "NULL::int"
@@ -172,19 +170,20 @@ func (s *Staging) rejectInexact(ctx context.Context, p *Plan) error {
 	if int64(len(found)+len(failed)) != left {
 		return fmt.Errorf("of %d staged rows that were not cast only %d are known", left, len(found)+len(failed))
 	}
+	why := s.unfit()
 	for _, f := range found {
-		column := s.all()[f.column].column
-		f.Column, f.Reason = column.Name, "the value would change when stored as "+column.Type
+		f.Column, f.Reason = why[f.why].column, why[f.why].reason
 		p.Rejects = append(p.Rejects, f.Reject)
 	}
 	return nil
 }
 
-// rejectedRow is a staged row that a query refuses, and for which mapped column.
+// rejectedRow is a staged row that a query refuses, and for which of the reasons that
+// it was asked for.
 type rejectedRow struct {
 	Reject
 
-	column int
+	why int
 }
 
 func (s *Staging) rejected(ctx context.Context, sql string, args ...any) (found []rejectedRow, err error) {
@@ -194,7 +193,7 @@ func (s *Staging) rejected(ctx context.Context, sql string, args ...any) (found 
 			return err
 		}
 		if found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r rejectedRow, err error) {
-			err = row.Scan(&r.n, &r.Row, &r.column)
+			err = row.Scan(&r.n, &r.Row, &r.why)
 			return r, err
 		}); err != nil {
 			return fmt.Errorf("reading rejected rows: %w", err)
@@ -547,6 +546,9 @@ func (s *Staging) Digest(ctx context.Context) (digest string, err error) {
 // object is the mapped columns of a row as one JSON object under the names of
 // the table. json goes as text: it may hold what jsonb cannot.
 func (s *Staging) object(alias string, table bool) string {
+	if table && s.sync.Mode == pipeline.ModeInsert { // which meets no row, and may read none but the key
+		return "NULL::jsonb"
+	}
 	exprs := make([]string, 0, len(s.keys)+len(s.values))
 	for _, c := range s.all() {
 		value := alias + "." + c.name

@@ -103,6 +103,11 @@ func Open(ctx context.Context, pool *Database, sync *pipeline.Sync, schema, unit
 	if err := s.checkKey(ctx); err != nil {
 		return nil, err
 	}
+	if s.inserts() {
+		if err := s.checkInsertable(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.create(ctx); err != nil {
 		return nil, errors.Join(table.Explain(ctx, pool, err, s.rights()), s.Drop(ctx))
 	}
@@ -154,9 +159,25 @@ func (s *Staging) deletes() bool { return s.sync.Mode == pipeline.ModeMirror }
 // compared by the other columns, and to lock them is to have the right to update.
 func (s *Staging) rights() []catalog.Right {
 	var out []catalog.Right
-	for _, c := range append(s.all(), s.ids...) {
+	read := s.all()
+	if s.sync.Mode == pipeline.ModeInsert {
+		read = s.keys
+	}
+	if s.sync.Many {
+		read = append(read, s.ids...)
+	}
+	if s.deleted != nil {
+		read = append(read, staged{column: s.deleted})
+		out = append(out, catalog.Right{Privilege: "UPDATE", Column: s.deleted.Name})
+	}
+	if s.sync.Where != "" { // which may name any column
+		read, out = nil, append(out, catalog.Right{Privilege: "SELECT"})
+	}
+	for _, c := range read {
 		out = append(out, catalog.Right{Privilege: "SELECT", Column: c.column.Name})
-		if s.inserts() {
+	}
+	if s.inserts() {
+		for _, c := range s.all() {
 			out = append(out, catalog.Right{Privilege: "INSERT", Column: c.column.Name})
 		}
 	}
@@ -165,11 +186,8 @@ func (s *Staging) rights() []catalog.Right {
 			out = append(out, catalog.Right{Privilege: "UPDATE", Column: c.column.Name})
 		}
 	}
-	switch {
-	case s.deletes() && s.deleted == nil:
+	if s.deletes() && s.deleted == nil {
 		out = append(out, catalog.Right{Privilege: "DELETE"})
-	case s.deletes():
-		out = append(out, catalog.Right{Privilege: "SELECT", Column: s.deleted.Name}, catalog.Right{Privilege: "UPDATE", Column: s.deleted.Name})
 	}
 	return out
 }

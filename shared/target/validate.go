@@ -94,7 +94,7 @@ func (s *Staging) catalogue(ctx context.Context, f func(pgx.Tx) error) error {
 }
 
 // treeSQL are the table and all that its rows may be in.
-const treeSQL = `WITH RECURSIVE tree (relation) AS (SELECT $1::oid UNION SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = relation)`
+const treeSQL = `WITH RECURSIVE tree (relation) AS (SELECT $1::oid UNION SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = relation) `
 
 // The bits of pg_trigger.tgtype (PostgreSQL: pg_trigger.h).
 const (
@@ -191,10 +191,6 @@ func (s *Staging) notNull(action string) []demand {
 	return out
 }
 
-// enforcedSQL is true of a constraint that Postgres enforces: all of them before
-// version 18.
-const enforcedSQL = `coalesce((to_jsonb(r) ->> 'conenforced')::boolean, true)`
-
 // checks are in the order of their names, as Postgres tests them. Constraints that
 // were never validated hold for new rows, too. A generated column is computed from
 // the new row, and attributes below 1 are more than a column.
@@ -225,98 +221,6 @@ func (s *Staging) checks(ctx context.Context, tx pgx.Tx, action string) ([]deman
 	return out, nil
 }
 
-// relation is a table as the catalogue names it.
-type relation struct {
-	oid          uint32
-	schema, name string
-	plain        bool // not partitioned: its own rows are all that counts, whatever inherits from it
-}
-
-func (r relation) from() string {
-	name := catalog.Quote(r.schema) + "." + catalog.Quote(r.name)
-	if r.plain {
-		return "ONLY " + name
-	}
-	return name
-}
-
-// foreignKey is a foreign key of the catalogue. The slices are parallel.
-type foreignKey struct {
-	oid               uint32
-	name              string
-	title             string // of table, as SQL writes it
-	full              bool   // MATCH FULL
-	onDelete          string // pg_constraint.confdeltype
-	table, referenced relation
-	columns           []string // of table
-	columnCasts       []string // to what the operator compares
-	columnEqual       []string // operators that compare columns with their own values
-	keys              []string // of referenced
-	keyCasts          []string // to what the operator compares, and by its collation
-	equal             []string // operators that compare keys with columns
-}
-
-// foreignKeysSQL reads foreign keys r. Postgres compares with the operators that the
-// constraint was made with, and by the collation of the referenced column (PostgreSQL:
-// ri_triggers.c, ri_GenerateQual). Those with a PERIOD compare otherwise.
-const foreignKeysSQL = `
-	SELECT r.oid, r.conname::text, c.oid::regclass::text, r.confmatchtype = 'f', r.confdeltype::text,
-	       c.oid, cn.nspname::text, c.relname::text, c.relkind = 'r', p.oid, pn.nspname::text, p.relname::text, p.relkind = 'r', k.*
-	  FROM pg_constraint r
-	  JOIN pg_class c ON c.oid = r.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
-	  JOIN pg_class p ON p.oid = r.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
-	 CROSS JOIN LATERAL (
-		SELECT array_agg(ca.attname::text ORDER BY i),
-		       array_agg(CASE WHEN ca.atttypid <> o.oprright AND rt.typtype <> 'p' THEN format('::%I.%I', rn.nspname, rt.typname) ELSE '' END ORDER BY i),
-		       array_agg(format('OPERATOR(%I.%s)', son.nspname, so.oprname) ORDER BY i),
-		       array_agg(pa.attname::text ORDER BY i),
-		       array_agg(CASE WHEN pa.atttypid <> o.oprleft AND lt.typtype <> 'p' THEN format('::%I.%I', ln.nspname, lt.typname) ELSE '' END
-		                 || CASE WHEN l.oid IS NOT NULL THEN format(' COLLATE %I.%I', cn.nspname, l.collname) ELSE '' END ORDER BY i),
-		       array_agg(format('OPERATOR(%I.%s)', n.nspname, o.oprname) ORDER BY i)
-		  FROM unnest(r.conkey, r.confkey, r.conpfeqop, r.conffeqop) WITH ORDINALITY AS pair (column_number, key_number, equal, same, i)
-		  JOIN pg_attribute ca ON ca.attrelid = r.conrelid AND ca.attnum = column_number
-		  JOIN pg_attribute pa ON pa.attrelid = r.confrelid AND pa.attnum = key_number
-		  JOIN pg_operator o ON o.oid = equal JOIN pg_namespace n ON n.oid = o.oprnamespace
-		  JOIN pg_operator so ON so.oid = same JOIN pg_namespace son ON son.oid = so.oprnamespace
-		  JOIN pg_type lt ON lt.oid = o.oprleft JOIN pg_namespace ln ON ln.oid = lt.typnamespace
-		  JOIN pg_type rt ON rt.oid = o.oprright JOIN pg_namespace rn ON rn.oid = rt.typnamespace
-		  LEFT JOIN (pg_collation l JOIN pg_namespace cn ON cn.oid = l.collnamespace) ON l.oid = pa.attcollation) AS k
-	 WHERE r.contype = 'f' AND ` + enforcedSQL + ` AND NOT coalesce((to_jsonb(r) ->> 'conperiod')::boolean, false)`
-
-// scan returns where foreignKeysSQL goes.
-func (f *foreignKey) scan() []any {
-	return []any{
-		&f.oid, &f.name, &f.title, &f.full, &f.onDelete,
-		&f.table.oid, &f.table.schema, &f.table.name, &f.table.plain, &f.referenced.oid, &f.referenced.schema, &f.referenced.name, &f.referenced.plain,
-		&f.columns, &f.columnCasts, &f.columnEqual, &f.keys, &f.keyCasts, &f.equal,
-	}
-}
-
-// foreignKeys reads those that a further condition holds for.
-func foreignKeys(ctx context.Context, tx pgx.Tx, condition string, args ...any) ([]foreignKey, error) {
-	rows, err := tx.Query(ctx, foreignKeysSQL+" AND "+condition+" ORDER BY cn.nspname, c.relname, r.conname, r.oid", args...)
-	if err != nil {
-		return nil, err
-	}
-	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f foreignKey, err error) {
-		err = row.Scan(f.scan()...)
-		return f, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading foreign keys: %w", err)
-	}
-	return out, nil
-}
-
-// refers is true of a referenced row that the values of the columns name.
-func (f *foreignKey) refers(referenced string, values []string) string {
-	conditions := make([]string, len(f.keys))
-	for i, key := range f.keys {
-		conditions[i] = fmt.Sprintf("%s.%s%s %s %s%s", referenced, catalog.Quote(key), f.keyCasts[i], f.equal[i], values[i], f.columnCasts[i])
-	}
-	return strings.Join(conditions, " AND ")
-}
-
 // A foreign key is looked up when the row is written, or at the end of the
 // transaction: a trigger that has its turn before may make the row that it refers to. Those of
 // a foreign key have names that begin with RI_, and the order is that of names. One
@@ -326,8 +230,7 @@ const referencesSQL = `r.conrelid = $1
 	AND NOT EXISTS (SELECT FROM pg_constraint WHERE oid = r.conparentid AND conrelid = r.conrelid)
 	AND coalesce(pg_partition_root(r.confrelid), r.confrelid) <> coalesce(pg_partition_root($1), $1)
 	AND current_setting('session_replication_role') <> 'replica'
-	AND NOT EXISTS (
-		WITH RECURSIVE tree (relation) AS (SELECT $1::oid UNION SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = relation)
+	AND NOT EXISTS (` + treeSQL + `
 		SELECT FROM tree JOIN pg_trigger ON tgrelid = relation
 		 WHERE CASE WHEN tgisinternal THEN tgenabled IN ('D', 'R') -- not enforced
 		            ELSE tgenabled <> 'D' AND tgtype & $2 <> 0 AND (tgtype & $3 <> 0 OR r.condeferrable OR tgname < 'RI_') END)`
@@ -392,7 +295,7 @@ func (s *Staging) demand(ctx context.Context, action string, demands []demand, p
 		return err
 	}
 	for _, f := range found {
-		refusal := demands[f.column].refusal
+		refusal := demands[f.why].refusal
 		if len(p.Rejects) == MaxRejects {
 			return TooMany(refusal.Error())
 		}
@@ -409,7 +312,7 @@ func undecided(err error) bool {
 	return errors.As(err, &data) || fault.SQLState(err) == "42501" // insufficient_privilege
 }
 
-// violating deletes rows from the plan, at most one more than room, and returns them.
+// violating takes rows out of the plan, as mark does, at most one more than room, and returns them.
 // The conditions of CHECK constraints are read in the same transaction: their text depends on
 // the search_path.
 func (s *Staging) violating(ctx context.Context, action string, demands []demand, room int) (found []rejectedRow, err error) {
@@ -432,7 +335,7 @@ func (s *Staging) violating(ctx context.Context, action string, demands []demand
 		}
 		rows, err := tx.Query(ctx, fmt.Sprintf(`
 			WITH violating AS MATERIALIZED (%s LIMIT %d), removed AS (
-				DELETE FROM %s s USING violating v WHERE s.n = v.n RETURNING s.n, s.staged, v.why, %s AS contents)
+				UPDATE %s s SET action = 'refused ' || action FROM violating v WHERE s.n = v.n RETURNING s.n, s.staged, v.why, %s AS contents)
 			SELECT coalesce(staged, 0), contents, why FROM removed ORDER BY n`,
 			violating, room+1, s.plan, s.object("s", false)))
 		if err != nil {
@@ -447,7 +350,7 @@ func (s *Staging) violating(ctx context.Context, action string, demands []demand
 }
 
 func scanRejected(row pgx.CollectableRow) (r rejectedRow, err error) {
-	err = row.Scan(&r.n, &r.Row, &r.column)
+	err = row.Scan(&r.n, &r.Row, &r.why)
 	return r, err
 }
 
@@ -514,8 +417,10 @@ func (s *Staging) checkInsertable(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		missing, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
+		if missing, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+			return fmt.Errorf("reading columns: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("looking for columns that must not be NULL: %w", err)

@@ -64,7 +64,7 @@ func (c *Client) selectAppends(ctx context.Context, s Source, take Take) (*Resul
 	case take.All || !within:
 		sql, parameters = s.selectSQL(body, ""), nil
 	default:
-		sql = s.appendedSQL(body, len(take.Rejected) > 0)
+		sql = s.appendedSQL(checked.schema, len(take.Rejected) > 0)
 		parameters = append(parameters, bigquery.QueryParameter{Name: "start", Value: start})
 	}
 	r, done, err := c.query(ctx, s.statement(sql, parameters))
@@ -84,19 +84,18 @@ func (c *Client) selectAppends(ctx context.Context, s Source, take Take) (*Resul
 // appendedSQL selects what was appended since @start and, on demand, the rows to be read
 // again as they are in the table, unless newer ones of their keys are among the first.
 // Rows that are alike in all columns are one.
-func (s *Source) appendedSQL(body string, again bool) string {
+func (s *Source) appendedSQL(schema bigquery.Schema, again bool) string {
 	const at = "_tidemark_at"
 	rows := s.selectSQL(fmt.Sprintf("APPENDS(TABLE %s, @start, NULL) AS %s", quote(s.From), sourceAlias),
 		fmt.Sprintf(", %s._CHANGE_TIMESTAMP AS %s", sourceAlias, at))
 	if again {
-		rows += " UNION ALL " + s.selectSQL(body, ", TIMESTAMP '0001-01-01 00:00:00+00' AS "+at) + " WHERE " + rejectedSQL(fingerprintSQL(sourceAlias, s.Key))
+		rows += " UNION ALL " + s.selectSQL(quote(s.From)+" AS "+sourceAlias, ", TIMESTAMP '0001-01-01 00:00:00+00' AS "+at) + " WHERE " + rejectedSQL(fingerprintSQL(sourceAlias, s.Key))
 	}
-	columns := s.columns()
-	names := strings.Join(quoteAll(append(columns, KeyColumn)), ", "+sourceAlias+".")
+	names := strings.Join(quoteAll(append(s.columns(), KeyColumn)), ", "+sourceAlias+".")
 	newest := sourceAlias + "." + at + " DESC"
 	key := sourceAlias + "." + quote(KeyColumn)
 	return fmt.Sprintf("SELECT %[1]s.%[2]s FROM (%[3]s) AS %[1]s WHERE TRUE QUALIFY RANK() OVER (PARTITION BY %[4]s ORDER BY %[5]s) = 1 AND ROW_NUMBER() OVER (PARTITION BY %[4]s, %[6]s ORDER BY %[5]s) = 1",
-		sourceAlias, names, rows, key, newest, encodedSQL(sourceAlias, columns))
+		sourceAlias, names, rows, key, newest, s.rowSQL(schema))
 }
 
 // sourceTable is what has to be known of a table to read its history.

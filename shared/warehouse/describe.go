@@ -171,7 +171,11 @@ func (c *Client) dry(ctx context.Context, s statement, legacy bool) (checked, er
 	if !ok || details.StatementType != "SELECT" && details.StatementType != "" || len(details.Schema) == 0 {
 		return checked{}, fault.Fix(errors.New("the statement has no result"), oneSelect)
 	}
-	return checked{schema: details.Schema, bytes: statistics.TotalBytesProcessed, at: statistics.CreationTime, tables: details.ReferencedTables}, nil
+	out := checked{schema: details.Schema, bytes: statistics.TotalBytesProcessed, at: statistics.CreationTime, tables: details.ReferencedTables}
+	if out.at.IsZero() { // nothing that goes by it is exact
+		out.at = time.Now()
+	}
+	return out, nil
 }
 
 // maxTables ends the search for tables below views: a wildcard may stand for thousands.

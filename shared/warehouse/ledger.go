@@ -37,32 +37,33 @@ const (
 	planLabel      = "tidemark-plan"
 )
 
-// ledgerKept is how long a ledger is there after its last use. A plan is there for longer,
+// ledgerKept is how long a ledger is there after its last use, planKept a plan: for longer,
 // so that no ledger is used without the plan that it names. Without a ledger every row is
 // taken.
 const (
 	ledgerKept = 30 * 24 * time.Hour
-	planKept   = "INTERVAL 32 DAY"
+	planKept   = 32 * 24 * time.Hour
 )
 
 // ledger is one for the statements about it.
 type ledger struct {
 	client  *Client
 	source  Source
-	schema  bigquery.Schema // of the key
+	schema  bigquery.Schema // of the source
 	dataset *bigquery.Dataset
 	name    string // of its table
 }
 
 // plan is the table of what a run took.
 type plan struct {
-	ledger ledger
-	name   string
+	ledger  ledger
+	name    string
+	dropped bool // all of it is in the ledger
 }
 
 // Confirmed is which of the rows that a run took are in the table now as they were taken,
 // or out of it if they were removed, by the fingerprints of their keys: those of Only or,
-// where that is nil, all but those of Except.
+// where that is nil, all but those of Except. Where that is nil too, none is.
 type Confirmed struct {
 	Only, Except []int64
 }
@@ -94,12 +95,10 @@ func (c *Client) ledger(ctx context.Context, s Source, schema bigquery.Schema) (
 	if err != nil {
 		return nil, err
 	}
-	l := &ledger{client: c, source: s, dataset: client.Dataset(s.Dataset + "_ledger")}
+	l := &ledger{client: c, source: s, schema: schema, dataset: client.Dataset(s.Dataset + "_ledger")}
 	parts := []string{s.Ledger, s.Mapping}
 	for _, name := range s.Key {
-		f := &bigquery.FieldSchema{Name: name, Type: field(schema, name).Type}
-		l.schema = append(l.schema, f)
-		parts = append(parts, name, string(f.Type))
+		parts = append(parts, name, string(field(schema, name).Type))
 	}
 	l.name = l.prefix() + shortHash(parts...)
 	return l, nil
@@ -150,8 +149,7 @@ func (l *ledger) show(ctx context.Context, take Take) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	columns := quoteAll(append(l.source.columns(), KeyColumn, RemovedColumn))
-	r, _, err := l.client.query(ctx, l.source.statement("SELECT "+strings.Join(columns, ", ")+" FROM ("+sql+")", parameters))
+	r, _, err := l.client.query(ctx, l.source.statement(fmt.Sprintf("SELECT * EXCEPT (%s) FROM (%s)", checksumColumn, sql), parameters))
 	return r, err
 }
 
@@ -169,8 +167,8 @@ func (l *ledger) keep(ctx context.Context, take Take, md *bigquery.TableMetadata
 		return nil, fmt.Errorf("naming the plan: %w", err)
 	}
 	done, err := l.client.run(ctx, l.source.statement(fmt.Sprintf(
-		"CREATE TABLE %s OPTIONS (expiration_timestamp = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), %s), description = 'What a run of a reverse sync took; it goes by itself.') AS %s",
-		l.path(p.name), planKept, sql), parameters), "plan", fault.Permanent)
+		"CREATE TABLE %s OPTIONS (expiration_timestamp = TIMESTAMP '%s', description = 'What a run of a reverse sync took; it goes by itself.') AS %s",
+		l.path(p.name), at.Add(planKept).UTC().Format("2006-01-02 15:04:05+00"), sql), parameters), "plan", fault.Permanent)
 	r := done.result()
 	if err != nil {
 		return r, err
@@ -179,6 +177,12 @@ func (l *ledger) keep(ctx context.Context, take Take, md *bigquery.TableMetadata
 	return r, l.client.openRead(ctx, r, l.dataset.Table(p.name), append(l.source.columns(), KeyColumn, RemovedColumn))
 }
 
+// What tables are called in the statements about a ledger: no column has such a name.
+const (
+	ledgerAlias = "_tidemark_ledger"
+	planAlias   = "_tidemark_plan"
+)
+
 // takeSQL selects the rows of a run, with their checksums.
 func (l *ledger) takeSQL(take Take) (sql string, parameters []bigquery.QueryParameter, err error) {
 	s := &l.source
@@ -186,35 +190,38 @@ func (l *ledger) takeSQL(take Take) (sql string, parameters []bigquery.QueryPara
 	if err != nil {
 		return "", nil, err
 	}
-	key, columns := quote(KeyColumn), s.columns()
+	columns := s.columns()
 	const rows = "_tidemark_rows"
-	source := s.selectSQL(body, fmt.Sprintf(", MD5(%s) AS %s, COUNT(*) OVER (PARTITION BY %s) AS %s",
-		encodedSQL(sourceAlias, columns), checksumColumn, fingerprintSQL(sourceAlias, s.Key), rows))
-	list := make([]string, len(columns))
-	for i, name := range quoteAll(columns) {
-		list[i] = "s." + name + " AS " + name
-		if containsFold(s.Key, columns[i]) && !take.All {
-			list[i] = fmt.Sprintf("IFNULL(s.%[1]s, l.%[1]s) AS %[1]s", name)
-		}
-	}
-	if take.All {
-		return fmt.Sprintf("SELECT %s, s.%s, FALSE AS %s, s.%s FROM (%s) AS s", strings.Join(list, ", "), key, RemovedColumn, checksumColumn, source), nil, nil
-	}
-	fingerprint := fmt.Sprintf("IFNULL(s.%s, %s)", key, fingerprintSQL("l", s.Key))
-	same := make([]string, len(s.Key))
-	for i, name := range quoteAll(s.Key) {
-		same[i] = "s." + name + " = l." + name
-	}
 	// Of a key that several rows have all come, lest one of them pass for the only one.
-	changed := fmt.Sprintf("s.%[1]s IS NULL OR l.%[2]s IS NULL OR s.%[2]s != l.%[2]s OR s.%[3]s > 1", key, checksumColumn, rows)
+	source := s.selectSQL(body, fmt.Sprintf(", MD5(%s) AS %s, COUNT(*) OVER (PARTITION BY %s) AS %s",
+		s.rowSQL(l.schema), checksumColumn, fingerprintSQL(sourceAlias, s.Key), rows))
+	if take.All {
+		return fmt.Sprintf("SELECT * EXCEPT (%s), FALSE AS %s FROM (%s)", rows, RemovedColumn, source), nil, nil
+	}
+	list, same := make([]string, len(columns)), make([]string, len(s.Key))
+	for i, name := range quoteAll(columns) {
+		list[i] = sourceAlias + "." + name
+		if containsFold(s.Key, columns[i]) {
+			list[i] = fmt.Sprintf("IFNULL(%s.%s, %s.%s)", sourceAlias, name, ledgerAlias, name)
+		}
+		list[i] += " AS " + name
+	}
+	for i, name := range quoteAll(s.Key) {
+		same[i] = fmt.Sprintf("%s.%s = %s.%s", sourceAlias, name, ledgerAlias, name)
+	}
+	key, checksum := sourceAlias+"."+KeyColumn, sourceAlias+"."+checksumColumn
+	fingerprint := fmt.Sprintf("IFNULL(%s, %s)", key, fingerprintSQL(ledgerAlias, s.Key))
+	changed := fmt.Sprintf("%s IS NULL OR %s.%s IS NULL OR %s != %s.%s OR %s.%s > 1",
+		key, ledgerAlias, checksumColumn, checksum, ledgerAlias, checksumColumn, sourceAlias, rows)
 	switch {
 	case take.Only:
 		changed, parameters = rejectedSQL(fingerprint), rejectedParameter(take)
 	case len(take.Rejected) > 0:
 		changed, parameters = changed+" OR "+rejectedSQL(fingerprint), rejectedParameter(take)
 	}
-	return fmt.Sprintf("SELECT %s, %s AS %s, s.%s IS NULL AS %s, s.%s FROM (%s) AS s FULL JOIN %s AS l ON %s WHERE %s",
-		strings.Join(list, ", "), fingerprint, key, key, RemovedColumn, checksumColumn, source, l.path(l.name), strings.Join(same, " AND "), changed), parameters, nil
+	return fmt.Sprintf("SELECT %s, %s AS %s, %s IS NULL AS %s, %s FROM (%s) AS %s FULL JOIN %s AS %s ON %s WHERE %s",
+		strings.Join(list, ", "), fingerprint, KeyColumn, key, RemovedColumn, checksum, source, sourceAlias,
+		l.path(l.name), ledgerAlias, strings.Join(same, " AND "), changed), parameters, nil
 }
 
 // settle moves what a run left behind into the ledger: nobody knows which of its rows are
@@ -232,7 +239,7 @@ func (l *ledger) settle(ctx context.Context, left string) (bytes int64, err erro
 		return 0, fmt.Errorf("looking at what an earlier run took: %w", err)
 	}
 	if md.NumRows > 0 {
-		if bytes, err = p.move(ctx, Confirmed{Only: []int64{}}); err != nil {
+		if bytes, err = p.move(ctx, Confirmed{}); err != nil {
 			return bytes, fmt.Errorf("keeping what an earlier run took: %w", err)
 		}
 	}
@@ -248,27 +255,40 @@ func (c *Client) Confirm(ctx context.Context, s Source, r *Result, done Confirme
 		return nil
 	}
 	if r.plan == nil {
-		return fmt.Errorf("confirming %s: %w", s.Ledger, errDry)
+		return fmt.Errorf("confirming rows of %s: %w", s.Ledger, errDry)
 	}
-	bytes, err := r.plan.move(ctx, done)
+	if r.plan.dropped {
+		return nil
+	}
+	var bytes int64
+	var err error
+	if len(r.streams) > 0 { // else it took nothing
+		bytes, err = r.plan.move(ctx, done)
+	}
 	r.Bytes += bytes
+	if refused, ok := errors.AsType[*bigquery.Error](err); ok && refused.Reason == "notFound" {
+		err = &fault.Error{Class: fault.Transient, Err: fmt.Errorf("%w: %w", errOvertaken, err)}
+	}
 	if err == nil {
 		err = r.plan.drop(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("confirming %s: %w", r.plan.name, err)
+		return fmt.Errorf("confirming rows of %s: %w", s.Ledger, err)
 	}
 	return nil
 }
 
-var errDry = errors.New("a dry run took nothing")
+var (
+	errDry       = errors.New("a dry run took none")
+	errOvertaken = errors.New("another run of the sync has begun since, and takes them again")
+)
 
 // move takes every key of the plan into the ledger: with its checksum or, if it is not
 // confirmed, without.
 func (p *plan) move(ctx context.Context, done Confirmed) (bytes int64, err error) {
-	listed, given := "NOT IN", done.Except
-	if done.Only != nil {
-		listed, given = "IN", done.Only
+	listed, given := "IN", done.Only
+	if done.Only == nil && done.Except != nil {
+		listed, given = "NOT IN", done.Except
 	}
 	sql := p.moveSQL(listed)
 	for _, span := range spans(given) {
@@ -294,16 +314,20 @@ func (p *plan) moveSQL(listed string) string {
 	names := quoteAll(p.ledger.source.Key)
 	same, known := make([]string, len(names)), make([]string, len(names))
 	for i, name := range names {
-		same[i], known[i] = "t."+name+" = s."+name, "p."+name+" IS NOT NULL"
+		same[i] = fmt.Sprintf("%s.%s = %s.%s", ledgerAlias, name, planAlias, name)
+		known[i] = planAlias + "." + name + " IS NOT NULL"
 	}
-	key := "p." + strings.Join(names, ", p.")
-	const confirmed, removed = "_tidemark_confirmed", RemovedColumn
-	rows := fmt.Sprintf("SELECT %[1]s, COUNT(*) = 1 AND LOGICAL_AND(p.%[2]s %[3]s UNNEST(@keys)) AS %[4]s, LOGICAL_OR(p.%[5]s) AS %[5]s, ANY_VALUE(p.%[6]s) AS %[6]s FROM %[7]s AS p WHERE p.%[2]s BETWEEN @from AND @to AND %[8]s GROUP BY %[1]s",
-		key, quote(KeyColumn), listed, confirmed, removed, checksumColumn, p.ledger.path(p.name), strings.Join(known, " AND "))
-	checksum := fmt.Sprintf("IF(s.%s, s.%s, NULL)", confirmed, checksumColumn)
-	return fmt.Sprintf("MERGE %[1]s AS t USING (%[2]s) AS s ON %[3]s WHEN MATCHED AND s.%[4]s AND s.%[5]s THEN DELETE WHEN MATCHED THEN UPDATE SET %[6]s = %[7]s WHEN NOT MATCHED AND NOT (s.%[4]s AND s.%[5]s) THEN INSERT (%[8]s, %[6]s) VALUES (s.%[9]s, %[7]s)",
-		p.ledger.path(p.ledger.name), rows, strings.Join(same, " AND "), confirmed, removed, checksumColumn, checksum,
-		strings.Join(names, ", "), strings.Join(names, ", s."))
+	of := planAlias + "."
+	key := of + strings.Join(names, ", "+of)
+	const confirmed = "_tidemark_confirmed"
+	rows := fmt.Sprintf("SELECT %s, COUNT(*) = 1 AND LOGICAL_AND(%s %s UNNEST(@keys)) AS %s, LOGICAL_OR(%s) AS %s, ANY_VALUE(%s) AS %s FROM %s AS %s WHERE %s BETWEEN @from AND @to AND %s GROUP BY %s",
+		key, of+KeyColumn, listed, confirmed, of+RemovedColumn, RemovedColumn, of+checksumColumn, checksumColumn,
+		p.ledger.path(p.name), planAlias, of+KeyColumn, strings.Join(known, " AND "), key)
+	gone := of + confirmed + " AND " + of + RemovedColumn
+	checksum := fmt.Sprintf("IF(%s, %s, NULL)", of+confirmed, of+checksumColumn)
+	return fmt.Sprintf("MERGE %s AS %s USING (%s) AS %s ON %s", p.ledger.path(p.ledger.name), ledgerAlias, rows, planAlias, strings.Join(same, " AND ")) +
+		fmt.Sprintf(" WHEN MATCHED AND %s THEN DELETE WHEN MATCHED THEN UPDATE SET %s = %s", gone, checksumColumn, checksum) +
+		fmt.Sprintf(" WHEN NOT MATCHED AND NOT (%s) THEN INSERT (%s, %s) VALUES (%s, %s)", gone, strings.Join(names, ", "), checksumColumn, key, checksum)
 }
 
 // drop drops the plan, of which the ledger knows all.
@@ -312,6 +336,7 @@ func (p *plan) drop(ctx context.Context) error {
 	if err != nil && fault.HTTPStatus(err) != http.StatusNotFound {
 		return fmt.Errorf("dropping the plan: %w", err)
 	}
+	p.dropped = true
 	return nil
 }
 
@@ -344,17 +369,20 @@ func (l *ledger) make(ctx context.Context) (*bigquery.TableMetadata, error) {
 		return nil, err
 	}
 	md := &bigquery.TableMetadata{
-		Schema:      append(slices.Clone(l.schema), &bigquery.FieldSchema{Name: checksumColumn, Type: bigquery.BytesFieldType}),
 		Labels:      map[string]string{"managed-by": "tidemark"},
 		Description: "What Tidemark has written of " + l.source.Ledger + ": without it the next run reads every row.",
 	}
-	for _, f := range l.schema {
-		if f.Type != bigquery.BytesFieldType && f.Type != bigquery.TimeFieldType && (md.Clustering == nil || len(md.Clustering.Fields) < 4) {
-			if md.Clustering == nil {
-				md.Clustering = &bigquery.Clustering{}
-			}
-			md.Clustering.Fields = append(md.Clustering.Fields, f.Name)
+	var cluster []string
+	for _, name := range l.source.Key {
+		f := &bigquery.FieldSchema{Name: name, Type: field(l.schema, name).Type}
+		md.Schema = append(md.Schema, f)
+		if f.Type != bigquery.BytesFieldType && f.Type != bigquery.TimeFieldType && len(cluster) < 4 {
+			cluster = append(cluster, name)
 		}
+	}
+	md.Schema = append(md.Schema, &bigquery.FieldSchema{Name: checksumColumn, Type: bigquery.BytesFieldType})
+	if len(cluster) > 0 {
+		md.Clustering = &bigquery.Clustering{Fields: cluster}
 	}
 	table := l.dataset.Table(l.name)
 	err := table.Create(ctx, md)

@@ -169,12 +169,7 @@ func (s *Source) body() (string, error) {
 // selectSQL selects the columns of the source, and their key's fingerprint; further ones
 // are given with a comma before each.
 func (s *Source) selectSQL(body, further string) string {
-	columns := s.columns()
-	list := make([]string, len(columns), len(columns)+1)
-	for i, name := range columns {
-		list[i] = sourceAlias + "." + quote(name) + " AS " + quote(name)
-	}
-	list = append(list, fingerprintSQL(sourceAlias, s.Key)+" AS "+quote(KeyColumn))
+	list := append(columnsSQL(sourceAlias, s.columns()), fingerprintSQL(sourceAlias, s.Key)+" AS "+KeyColumn)
 	return "SELECT " + strings.Join(list, ", ") + further + " FROM " + body
 }
 
@@ -189,21 +184,37 @@ func (s *Source) only(take Take) (where string, parameters []bigquery.QueryParam
 func rejectedSQL(fingerprint string) string { return fingerprint + " IN UNNEST(@rejected)" }
 
 func rejectedParameter(take Take) []bigquery.QueryParameter {
-	return []bigquery.QueryParameter{{Name: "rejected", Value: slices.Concat([]int64{}, take.Rejected)}}
+	return []bigquery.QueryParameter{{Name: "rejected", Value: append([]int64{}, take.Rejected...)}}
 }
 
-// encodedSQL is the text of columns that is the same for the same values, and no other:
-// BigQuery alone makes it. (GoogleSQL: JSON encodings.)
-func encodedSQL(alias string, columns []string) string {
-	fields := make([]string, len(columns))
-	for i, name := range columns {
-		fields[i] = alias + "." + quote(name) + " AS " + quote(name)
-	}
+// encodedSQL is the text of a row's fields that is the same for the same values, and no
+// other: BigQuery alone makes it. (GoogleSQL: JSON encodings.)
+func encodedSQL(fields []string) string {
 	return "TO_JSON_STRING(STRUCT(" + strings.Join(fields, ", ") + "))"
 }
 
+// rowSQL is the text of a whole row. It tells the null of a JSON from NULL, which their
+// encodings do not.
+func (s *Source) rowSQL(schema bigquery.Schema) string {
+	fields := columnsSQL(sourceAlias, s.columns())
+	for _, name := range s.columns() {
+		if f := field(schema, name); f.Type == bigquery.JSONFieldType && !f.Repeated {
+			fields = append(fields, sourceAlias+"."+quote(name)+" IS NULL")
+		}
+	}
+	return encodedSQL(fields)
+}
+
+func columnsSQL(alias string, columns []string) []string {
+	out := make([]string, len(columns))
+	for i, name := range quoteAll(columns) {
+		out[i] = alias + "." + name + " AS " + name
+	}
+	return out
+}
+
 func fingerprintSQL(alias string, key []string) string {
-	return "FARM_FINGERPRINT(" + encodedSQL(alias, key) + ")"
+	return "FARM_FINGERPRINT(" + encodedSQL(columnsSQL(alias, key)) + ")"
 }
 
 // origin tells the source, and what is written from it, from any other.

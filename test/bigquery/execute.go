@@ -298,7 +298,7 @@ func (s *Server) runDML(ctx context.Context, p *prepared) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	s.noteDML(t, p, out)
+	s.noteDML(t, out)
 	if out.affected > 0 {
 		s.touch(t)
 	}

@@ -108,7 +108,7 @@ func movesOnUpdate(fields []field) bool {
 }
 
 // noteDML notes what a statement did. The caller holds the lock rows.
-func (s *Server) noteDML(t *table, p *prepared, out outcome) {
+func (s *Server) noteDML(t *table, out outcome) {
 	updated, deleted, inserted := out.stats.UpdatedRowCount, out.stats.DeletedRowCount, out.stats.InsertedRowCount
 	if updated+deleted > 0 {
 		s.noteChange(t)
@@ -156,8 +156,9 @@ func (s *Server) copyAppended(ctx context.Context, t *table, fields []field) err
 	for i, f := range fields {
 		names[i] = f.name
 	}
-	copied, err := s.store.db.ExecContext(ctx, "INSERT INTO "+copies+" ("+quotedList(names, "")+", "+quoteIdent(appendedAtColumn)+") SELECT "+
-		quotedList(names, "t.")+", r.c FROM "+t.real()+" AS t JOIN (VALUES "+strings.Join(ranges, ", ")+") AS r(a, b, c) ON t.rowid >= r.a AND t.rowid < r.b") //nolint:gosec // identifiers are quoted
+	query := "INSERT INTO "+copies+" ("+quotedList(names, "")+", "+quoteIdent(appendedAtColumn)+") SELECT "+
+		quotedList(names, "t.")+", r.c FROM "+t.real()+" AS t JOIN (VALUES "+strings.Join(ranges, ", ")+") AS r(a, b, c) ON t.rowid >= r.a AND t.rowid < r.b"
+	copied, err := s.store.db.ExecContext(ctx, query) //nolint:gosec // identifiers are quoted
 	if err != nil {
 		return duckError(err)
 	}

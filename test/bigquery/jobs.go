@@ -254,8 +254,8 @@ func (s *Server) plan(ctx context.Context, j *job, p *prepared, dry bool) error 
 		j.bytes, err = s.estimate(ctx, j.request, p)
 	}
 	j.mu.Lock()
-	j.kind, j.fields, j.reads, j.ddl = p.kind, p.fields, p.reads, p.ddl
-	j.billed = billedBytes(j.bytes, len(p.reads))
+	j.kind, j.fields, j.reads, j.ddl = p.kind, p.fields, p.bases, p.ddl
+	j.billed = billedBytes(j.bytes, len(p.bases))
 	j.mu.Unlock()
 	if limit := j.config.Query.MaximumBytesBilled; err == nil && limit > 0 && j.billed > limit && !dry {
 		err = &apiError{

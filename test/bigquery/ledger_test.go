@@ -53,7 +53,7 @@ func TestLedger(t *testing.T) {
 	it := plan.Read(t.Context())
 	got := map[int64][]gcp.Value{}
 	for _, row := range rows(t, it) {
-		got[row[0].(int64)] = row[1:]
+		got[whole(t, row[0])] = row[1:]
 	}
 	want := map[int64][]gcp.Value{
 		102: {int64(2), int64(2), "eu", false}, 103: {nil, int64(3), "us", true},

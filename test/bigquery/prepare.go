@@ -58,9 +58,10 @@ type prepared struct {
 	tokens   []token
 	duck     string
 	guards   []dialect.Guard
-	fields   []field // of the result
-	reads    []tableID
-	levels   int // of views below the statement
+	fields   []field   // of the result
+	reads    []tableID // tables and views that it names
+	bases    []tableID // tables that it reads, through views too
+	levels   int       // of views below the statement
 	// generation is the catalogue\'s that a view was prepared against.
 	generation int
 	target     *table // of DML
@@ -324,6 +325,7 @@ func (s *Server) readableTable(ctx context.Context, q statementRequest, id table
 		p.reads = append(p.reads, id)
 	}
 	if !t.isView() {
+		p.base(id)
 		return t.real(), nil
 	}
 	inner, err := s.prepareView(ctx, t, q.within)
@@ -331,7 +333,17 @@ func (s *Server) readableTable(ctx context.Context, q statementRequest, id table
 		return "", err
 	}
 	p.levels = max(p.levels, inner.levels+1)
+	for _, id := range inner.bases {
+		p.base(id)
+	}
 	return t.real(), s.refreshView(ctx, t, inner)
+}
+
+// base notes a table that a statement reads.
+func (p *prepared) base(id tableID) {
+	if !slices.Contains(p.bases, id) {
+		p.bases = append(p.bases, id)
+	}
 }
 
 // refreshView makes the DuckDB view fit the tables as they are now.

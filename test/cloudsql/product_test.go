@@ -121,7 +121,7 @@ func (w *world) use(c *instance.Connections, user, owner string) {
 	lease, err := c.Control.Take(ctx, run)
 	must(w.t, err)
 	must(w.t, c.Control.RecordRun(ctx, run))
-	_, err = c.Control.RecordRejects(ctx, run.Unit, 1, nil)
+	_, err = c.Control.SyncState(ctx, run.Unit)
 	must(w.t, err)
 	_, err = c.Control.State(ctx, run.Unit)
 	lease.Release(ctx)

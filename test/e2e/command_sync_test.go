@@ -122,3 +122,43 @@ reverse_etl:
 	value(`SELECT count(*) FROM pg_class WHERE relname LIKE 'stage\_%'`, "0")
 	must(t, s.StopFunctions(15))
 }
+
+// TestCommandSyncOfTenants does what is ordered for each tenant, or for one.
+func TestCommandSyncOfTenants(t *testing.T) {
+	t.Parallel()
+	s := startStack(t, `
+pipeline: crm
+destination: {dataset: crm}
+tenants: {query: "SELECT id::text AS id, slug FROM tenants ORDER BY id", column: tenant, dataset: "org_{slug}"}
+reverse_etl:
+  - name: labels
+    query: SELECT IF('{dataset}' = 'org_a', 1, 2) AS id, '{dataset}' AS label
+    target: {table: labels, key: {id: id}, columns: {label: label}}
+    mode: update
+`, `CREATE TABLE tenants (id int, slug text);
+		INSERT INTO tenants VALUES (7, 'a'), (8, 'b');
+		CREATE TABLE labels (id int PRIMARY KEY, tenant int, label text);
+		INSERT INTO labels VALUES (1, 7, NULL), (2, 8, NULL)`)
+	environment := stackEnvironment(s)
+	conn := connect(t, s.DatabaseURL())
+	labels := func(want string) {
+		t.Helper()
+		var got string
+		if err := conn.QueryRow(t.Context(), `SELECT string_agg(coalesce(label, '-'), ' ' ORDER BY id) FROM labels`).Scan(&got); err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("labels are %s, want %s", got, want)
+		}
+	}
+	command(t, environment, "sync", "crm", "labels").contains(t, 0, "crm labels of tenant 7, run 1, a dry run", "-plan 1 -tenant 7 crm labels", "crm labels of tenant 8, run 2, a dry run", "-plan 2 -tenant 8 crm labels")
+	command(t, environment, "sync", "-apply", "-plan", "2", "crm", "labels").contains(t, 1, "name the tenant of the run with -tenant")
+	command(t, environment, "sync", "-apply", "-plan", "2", "-tenant", "7", "crm", "labels").contains(t, 1)
+	labels("- -")
+	command(t, environment, "sync", "-apply", "-plan", "2", "-tenant", "8", "crm", "labels").contains(t, 0, "crm labels of tenant 8", "1 updated")
+	labels("- org_b")
+	command(t, environment, "sync", "-apply", "crm", "labels").contains(t, 0, "of tenant 7", "1 updated", "of tenant 8", "1 unchanged")
+	labels("org_a org_b")
+	command(t, environment, "sync", "-tenant", "9", "crm", "labels").contains(t, 1, `there is no tenant "9"`)
+	must(t, s.StopFunctions(15))
+}

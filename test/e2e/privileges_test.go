@@ -62,6 +62,7 @@ type writable struct {
 	Update  bool     `json:"update"`
 	Delete  bool     `json:"delete"`
 	Where   bool     `json:"where"`
+	Tenant  string   `json:"tenant"` // column, which the table may have
 	Many    bool     `json:"many"`
 }
 
@@ -139,6 +140,11 @@ func appSQL() string {
 	CREATE TABLE @target (@key bigint PRIMARY KEY, @score numeric(9,2), tier kinds.tier, label kinds.label, secret text, touched int NOT NULL DEFAULT 0);
 	CREATE TABLE @schema.leads (id serial PRIMARY KEY, email text NOT NULL UNIQUE, tier kinds.tier, secret text);
 	CREATE TABLE @schema.seen (id int PRIMARY KEY);
+	CREATE TABLE @schema.stock (id int PRIMARY KEY, level int, shop text DEFAULT 'a', secret text);
+	CREATE TABLE @schema.members (id int PRIMARY KEY, level int, gone boolean, secret text);
+	CREATE TABLE @schema.lines (purchase int, item int, sku text, price int, secret text, PRIMARY KEY (purchase, item));
+	CREATE TABLE @schema.referrals (id int PRIMARY KEY, label text, secret text);
+	INSERT INTO @schema.lines VALUES (1, 1, 's'), (1, 2, 's'), (2, 1, 't');
 	INSERT INTO @target (@key) SELECT generate_series(1, 20);
 	INSERT INTO @schema.leads (email) VALUES ('1@example.com')`)
 }
@@ -166,6 +172,26 @@ reverse_etl:
     mode: upsert
     query: SELECT id FROM UNNEST([1, 2]) AS id
     target: {table: seen, key: {id: id}}
+  - name: stock
+    mode: mirror
+    query: SELECT id, 5 AS level FROM UNNEST([1, 2]) AS id
+    target: {table: stock, key: {id: id}, columns: {level: level}, where: shop = 'a'}
+    limits: {max_delete_percent: 100}
+  - name: members
+    mode: mirror
+    deletes: soft
+    deleted_column: gone
+    query: SELECT id, 5 AS level FROM UNNEST([1, 2]) AS id
+    target: {table: members, key: {id: id}, columns: {level: level}}
+    limits: {max_delete_percent: 100}
+  - name: prices
+    mode: update
+    query: SELECT 's' AS sku, 5 AS price
+    target: {table: lines, key: {sku: sku}, columns: {price: price}, many: true}
+  - name: referrals
+    mode: insert
+    query: SELECT id, 'x' AS label FROM UNNEST([1, 2]) AS id
+    target: {table: referrals, key: {id: id}, columns: {label: label}}
 `, yamlText(appSchema), yamlText(targetTable), yamlText(targetKey), yamlText(targetColumn))
 }
 
@@ -204,6 +230,10 @@ func deployOn(t *testing.T, address, file, sql string) *deployed {
 				updated(appSchema, targetTable, []string{targetKey}, []string{targetColumn, "tier", "label"}),
 				upserted(appSchema, "leads", []string{"email"}, []string{"tier"}),
 				upserted(appSchema, "seen", []string{"id"}, []string{}),
+				{relation: relation{appSchema, "stock"}, Key: []string{"id"}, Columns: []string{"level"}, Insert: true, Update: true, Delete: true, Where: true},
+				{relation: relation{appSchema, "members"}, Key: []string{"id"}, Columns: []string{"level"}, Deleted: "gone", Insert: true, Update: true},
+				{relation: relation{appSchema, "lines"}, Key: []string{"sku"}, Columns: []string{"price"}, Update: true, Many: true},
+				{relation: relation{appSchema, "referrals"}, Key: []string{"id"}, Columns: []string{"label"}, Insert: true},
 			},
 		},
 	}
@@ -300,6 +330,10 @@ func (d *deployed) change() {
 	d.exec(`DELETE FROM ` + in + `leads WHERE id > 1`)
 	d.exec(`UPDATE ` + in + `leads SET tier = NULL`)
 	d.exec(`DELETE FROM ` + in + `seen`)
+	d.exec(`DELETE FROM ` + in + `stock; INSERT INTO ` + in + `stock (id) VALUES (1), (9)`)
+	d.exec(`DELETE FROM ` + in + `members; INSERT INTO ` + in + `members (id) VALUES (1), (9)`)
+	d.exec(`UPDATE ` + in + `lines SET price = NULL`)
+	d.exec(`DELETE FROM ` + in + `referrals`)
 }
 
 // right is one thing that a user was granted.
@@ -416,6 +450,9 @@ func TestPrivilegesNecessary(t *testing.T) {
 				continue // BigQuery allows a table no more than so many deletes at once
 			}
 			err := d.run(function, "")
+			if function == r.Function && function == "reverse-etl" && err == nil {
+				err = d.run(function, `{"dry_run":true}`) // reads more, for its samples
+			}
 			class, remedy := fault.Classify(err)
 			switch {
 			case function != r.Function && err != nil:
@@ -551,6 +588,7 @@ reverse_etl:
 		INSERT INTO app.notes VALUES (1, 1)`)
 	d.Tables = []readable{read("app", "notes")}
 	d.Targets = []writable{updated("app", "notes", []string{"id"}, []string{"name"})}
+	d.Targets[0].Tenant = "organization_id"
 	d.mustGrant()
 	for _, function := range functionNames() {
 		err := d.run(function, "")

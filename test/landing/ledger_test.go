@@ -2,17 +2,23 @@ package landing_test
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"cloud.google.com/go/bigquery"
 	gocmp "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/warehouse"
+	emulator "github.com/tidemark-data/tidemark/test/bigquery"
 )
 
 // copied is a source row of the ledgers below: its key NULL, or that of others too.
@@ -68,12 +74,15 @@ func TestLedgerTakesWhatChanged(t *testing.T) {
 	q.do(t, copiesSQL("customers", []copied{{1, "a"}, {2, "x"}, {4, "d"}}))
 	r, rows = q.take(t, source, warehouse.Take{})
 	sees(t, "what changed, came and left", []string{"2 x", "3 NULL removed", "4 d"}, rows)
-	_, only := q.take(t, source, warehouse.Take{Rejected: []int64{rows[0].fingerprint, rows[1].fingerprint}, Only: true, Dry: true})
+	r, only := q.take(t, source, warehouse.Take{Rejected: []int64{rows[0].fingerprint, rows[1].fingerprint}, Only: true})
 	sees(t, "two of them alone", []string{"2 x", "3 NULL removed"}, only)
-	q.confirm(t, source, r, warehouse.Confirmed{})
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
+	r, rows = q.take(t, source, warehouse.Take{})
+	sees(t, "the third", []string{"4 d"}, rows)
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 	r, rows = q.take(t, source, warehouse.Take{})
 	sees(t, "nothing", nil, rows)
-	q.confirm(t, source, r, warehouse.Confirmed{})
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 	_, rows = q.take(t, source, warehouse.Take{All: true})
 	sees(t, "all", []string{"1 a", "2 x", "4 d"}, rows)
 	_, rows = q.take(t, source, warehouse.Take{})
@@ -87,14 +96,14 @@ func TestLedgerReportsARemovalThatAWholeRunForgot(t *testing.T) {
 	source := ledgerSource("customers")
 	q.do(t, copiesSQL("customers", []copied{{1, "a"}, {2, "b"}}))
 	r, _ := q.take(t, source, warehouse.Take{})
-	q.confirm(t, source, r, warehouse.Confirmed{})
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 	q.do(t, copiesSQL("customers", []copied{{1, "a"}}))
 	r, rows := q.take(t, source, warehouse.Take{All: true})
 	sees(t, "all", []string{"1 a"}, rows)
-	q.confirm(t, source, r, warehouse.Confirmed{})
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 	r, rows = q.take(t, source, warehouse.Take{})
 	sees(t, "the next run", []string{"2 NULL removed"}, rows)
-	q.confirm(t, source, r, warehouse.Confirmed{})
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 	_, rows = q.take(t, source, warehouse.Take{})
 	sees(t, "the one after it", nil, rows)
 }
@@ -110,7 +119,7 @@ func TestDryRunLeavesNoTrace(t *testing.T) {
 	if !r.Whole {
 		t.Error("it is not whole")
 	}
-	if err := q.client.Confirm(t.Context(), source, r, warehouse.Confirmed{}); err == nil {
+	if err := q.client.Confirm(t.Context(), source, r, warehouse.Confirmed{Except: []int64{}}); err == nil {
 		t.Error("a dry run is confirmed")
 	}
 	if _, err := q.look.Dataset(dataset + "_ledger").Metadata(t.Context()); err == nil {
@@ -148,7 +157,7 @@ func TestLedgerOfAnotherMapping(t *testing.T) {
 	other := ledgerSource("customers")
 	other.Ledger = "customers_too" // begins alike
 	r, _ := q.take(t, other, warehouse.Take{})
-	q.confirm(t, other, r, warehouse.Confirmed{})
+	q.confirm(t, other, r, warehouse.Confirmed{Except: []int64{}})
 	kept := q.ledgers(t)
 	source := ledgerSource("customers")
 	for name, change := range map[string]func(){
@@ -162,7 +171,7 @@ func TestLedgerOfAnotherMapping(t *testing.T) {
 		if len(rows) != 1 || !r.Whole {
 			t.Fatalf("%s: %d rows are taken, whole %t", name, len(rows), r.Whole)
 		}
-		q.confirm(t, source, r, warehouse.Confirmed{})
+		q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 		if _, rows = q.take(t, source, warehouse.Take{Dry: true}); len(rows) > 0 {
 			t.Fatalf("%s: then %d rows are taken", name, len(rows))
 		}
@@ -190,7 +199,7 @@ func TestLedgerTellsValuesApart(t *testing.T) {
 		"d":   {"NULL", "DATE '2026-01-01'"},
 		"tm":  {"NULL", "TIME '01:00:00'", "TIME '01:00:00.000001'"},
 		"j":   {"NULL", "JSON 'null'", `JSON '{"a": 1}'`, `JSON '{"a": 2}'`},
-		"l":   {"['a', 'b']", "['a,b']", "CAST([] AS ARRAY<STRING>)"},
+		"l":   {"['a', 'b']", "['a,b']", "ARRAY<STRING>[]"},
 		"big": {"NULL", "BIGNUMERIC '0.00000000000000000000000000000000000001'", "BIGNUMERIC '0'"},
 		"i":   {"NULL", "9007199254740992", "9007199254740993", "0"},
 		"yes": {"NULL", "TRUE", "FALSE"},
@@ -207,7 +216,7 @@ func TestLedgerTellsValuesApart(t *testing.T) {
 				if len(rows) != 1 {
 					t.Fatalf("%s after %s: %d rows are taken", value, values[c.name][max(i-1, 0)], len(rows))
 				}
-				q.confirm(t, source, r, warehouse.Confirmed{})
+				q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 				if _, rows = q.take(t, source, warehouse.Take{}); len(rows) != 0 {
 					t.Fatalf("%s is taken again", value)
 				}
@@ -231,10 +240,10 @@ func TestLedgerKeysOfEveryType(t *testing.T) {
 			source := ledgerSource(table)
 			q.do(t, fmt.Sprintf("CREATE TABLE shop.%s AS SELECT %s AS id, 'a' AS name UNION ALL SELECT %s, 'b'", table, values[0], values[1]))
 			r, rows := q.take(t, source, warehouse.Take{})
-			q.confirm(t, source, r, warehouse.Confirmed{})
+			q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 			q.do(t, fmt.Sprintf("CREATE OR REPLACE TABLE shop.%s AS SELECT %s AS id, 'x' AS name", table, values[1]))
 			r, again := q.take(t, source, warehouse.Take{})
-			q.confirm(t, source, r, warehouse.Confirmed{})
+			q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
 			if len(rows) != 2 || len(again) != 2 || again[0].removed == again[1].removed {
 				t.Fatalf("taken are %q, then %q", texts(rows), texts(again))
 			}
@@ -253,7 +262,7 @@ func TestLedgerKeysOfEveryType(t *testing.T) {
 func TestConfirmMoreKeysThanARequestHolds(t *testing.T) {
 	t.Parallel()
 	q := newQuay(t)
-	const rows, part = 450_000, 200_000
+	const rows, part = 250_000, 200_000
 	q.do(t, fmt.Sprintf("CREATE TABLE shop.many AS SELECT id, 'a' AS name FROM UNNEST(GENERATE_ARRAY(1, %d)) AS id", rows))
 	source := ledgerSource("many")
 	for _, c := range []struct {
@@ -358,6 +367,7 @@ func TestLedgerMirrorsEveryHistory(t *testing.T) {
 				take.Dry = true
 			}
 			r, got := q.take(rt, source, take)
+			rt.Logf("%s run of %v, mapping %s, whole %t, takes %q; in the table are %v", kind, rows, source.Mapping, r.Whole, texts(got), target.rows)
 			if kind == "dry" {
 				return got
 			}
@@ -367,9 +377,9 @@ func TestLedgerMirrorsEveryHistory(t *testing.T) {
 			case kind == "killed":
 				target.mustAll = whole || r.Whole // what it saw is not known to anybody
 			case rapid.Bool().Draw(rt, "by exception"):
-				q.confirm(rt, source, r, warehouse.Confirmed{Except: left})
+				q.confirm(rt, source, r, warehouse.Confirmed{Except: append([]int64{}, left...)})
 			default:
-				q.confirm(rt, source, r, warehouse.Confirmed{Only: slices.Concat([]int64{}, done)})
+				q.confirm(rt, source, r, warehouse.Confirmed{Only: append([]int64{}, done...)})
 			}
 			return got
 		}
@@ -383,6 +393,7 @@ func TestLedgerMirrorsEveryHistory(t *testing.T) {
 			run(kind)
 		}
 		run("clean")
+		run("clean") // what left while every row was taken
 		want, shared := model(rows)
 		maps.DeleteFunc(target.rows, func(key, _ string) bool { return shared[key] })
 		if diff := gocmp.Diff(want, target.rows); diff != "" {
@@ -432,4 +443,185 @@ func model(rows []copied) (want map[string]string, shared map[string]bool) {
 func refusedOf(rows []copied) int {
 	want, _ := model(rows)
 	return len(rows) - len(want)
+}
+
+// TestLedgerSurvivesADeathAnywhere: a run dies before or after any of its calls, and then
+// the source goes back to what the ledger knew before that run. The target did not.
+func TestLedgerSurvivesADeathAnywhere(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	q.do(t, "CREATE TABLE shop.states AS SELECT 1 AS state, 1 AS id, 'a' AS name UNION ALL SELECT 1, 2, 'b' UNION ALL SELECT 1, 3, 'c' UNION ALL SELECT 2, 1, 'x' UNION ALL SELECT 2, 3, 'c' UNION ALL SELECT 2, 4, 'd'")
+	q.do(t, "CREATE TABLE shop.current_state AS SELECT 1 AS state")
+	be := func(state int) { q.do(t, fmt.Sprintf("UPDATE shop.current_state SET state = %d WHERE TRUE", state)) }
+	for _, phase := range []emulator.Phase{emulator.Before, emulator.After} {
+		for n, died := 1, true; died; n++ {
+			source := ledgerSource(fmt.Sprintf("dying%v_%d", phase, n))
+			source.Query = "SELECT id, name FROM states WHERE state = (SELECT state FROM current_state)"
+			target := &mirrorTarget{rows: map[string]string{}}
+			all := func() bool { return true }
+			run := func() {
+				r, rows := q.take(t, source, warehouse.Take{})
+				target.apply(r, rows, all)
+				q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
+			}
+			run()
+			be(2)
+			q.pass(10 * time.Second)
+			died = q.dies(t, phase, n, func(ctx context.Context) error {
+				r, err := q.client.Select(ctx, source, warehouse.Take{})
+				if err != nil {
+					return err
+				}
+				target.apply(r, q.rows(t, r), all)
+				return q.client.Confirm(ctx, source, r, warehouse.Confirmed{Except: []int64{}})
+			})
+			be(1)
+			run()
+			if diff := gocmp.Diff(map[string]string{"1": "a", "2": "b", "3": "c"}, target.rows); diff != "" {
+				t.Errorf("died %v call %d: the table (-want +got):\n%s", phase, n, diff)
+			}
+			if n > 100 {
+				t.Fatal("a run makes more than 100 calls")
+			}
+		}
+	}
+}
+
+// dies runs f with a context that ends at its n-th call, and reports whether it came to it.
+func (q *quay) dies(t *testing.T, phase emulator.Phase, n int, f func(context.Context) error) bool {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var calls atomic.Int64
+	q.server.Intercept(func(c emulator.Call) error {
+		if c.Phase == phase && calls.Add(1) == int64(n) {
+			cancel()
+		}
+		return nil
+	})
+	err := f(ctx)
+	q.server.Intercept(nil)
+	if err != nil && ctx.Err() == nil {
+		t.Fatalf("a run that should have died failed: %v", err)
+	}
+	return ctx.Err() != nil
+}
+
+// TestJobsWhoseAnswerIsLost run once.
+func TestJobsWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	q.do(t, copiesSQL("customers", []copied{{1, "a"}}))
+	var lost atomic.Int64
+	q.server.Intercept(func(c emulator.Call) error {
+		if c.Method == "jobs.insert" && c.Phase == emulator.After && lost.Add(1)%2 == 1 {
+			return errLost
+		}
+		return nil
+	})
+	source := ledgerSource("customers")
+	r, rows := q.take(t, source, warehouse.Take{})
+	sees(t, "the run", []string{"1 a"}, rows)
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
+	source.Changes = warehouse.ChangesFull
+	_, rows = q.take(t, source, warehouse.Take{})
+	sees(t, "the run of all", []string{"1 a"}, rows)
+	ran := map[string]int{}
+	for _, st := range q.server.Statements() {
+		if strings.HasPrefix(st.JobID, "tidemark_") {
+			ran[st.Kind]++
+		}
+	}
+	if diff := gocmp.Diff(map[string]int{"CREATE_TABLE_AS_SELECT": 1, "MERGE": 1, "SELECT": 1}, ran); diff != "" {
+		t.Errorf("jobs (-want +got):\n%s", diff)
+	}
+}
+
+var errLost = errors.New("the answer is lost")
+
+// TestARunThatIsOvertaken: what it confirms late counts for nothing.
+func TestARunThatIsOvertaken(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t, "Not found: Table test-project:shop_ledger")
+	source := ledgerSource("customers")
+	q.do(t, copiesSQL("customers", []copied{{1, "a"}, {2, "b"}}))
+	early, _ := q.take(t, source, warehouse.Take{})
+	late, rows := q.take(t, source, warehouse.Take{})
+	sees(t, "the second run", []string{"1 a", "2 b"}, rows)
+	err := q.client.Confirm(t.Context(), source, early, warehouse.Confirmed{Except: []int64{}})
+	if class, _ := fault.Classify(err); err == nil || class != fault.Transient {
+		t.Errorf("the first run confirms with a %s error %v", class, err)
+	}
+	q.confirm(t, source, late, warehouse.Confirmed{Only: []int64{rows[0].fingerprint}})
+	q.confirm(t, source, late, warehouse.Confirmed{Except: []int64{}}) // it is done
+	_, rows = q.take(t, source, warehouse.Take{})
+	sees(t, "the third run", []string{"2 b"}, rows)
+}
+
+// TestLedgerUnusedForLong is gone, with what it did not know of.
+func TestLedgerUnusedForLong(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	source := ledgerSource("customers")
+	q.do(t, copiesSQL("customers", []copied{{1, "a"}}))
+	for i, days := range []int{0, 20, 20, 29, 31} {
+		q.pass(time.Duration(days) * 24 * time.Hour)
+		r, rows := q.take(t, source, warehouse.Take{})
+		if whole := days == 0 || days > 30; r.Whole != whole {
+			t.Errorf("run %d, %d days after the one before, is whole %t", i, days, r.Whole)
+		}
+		if len(rows) != 1 { // nothing is ever confirmed
+			t.Errorf("run %d takes %q", i, texts(rows))
+		}
+	}
+	q.pass(33 * 24 * time.Hour)
+	if left := q.ledgers(t); len(left) > 0 {
+		t.Errorf("%q are there for ever", left)
+	}
+}
+
+// TestLedgerIsWhereTheSourceIs, whose columns have the names of its own statements.
+func TestLedgerIsWhereTheSourceIs(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	if err := q.look.Dataset("abroad").Create(t.Context(), &bigquery.DatasetMetadata{Location: "EU"}); err != nil {
+		t.Fatal(err)
+	}
+	q.do(t, "CREATE TABLE abroad.l AS SELECT 1 AS s, 'a' AS p, 2 AS `keys`, 3 AS `from`, 4 AS id")
+	source := warehouse.Source{
+		Dataset: "abroad", From: "l", Key: []string{"S", "p"}, Columns: []string{"keys", "P", "FROM", "id"},
+		Changes: warehouse.ChangesLedger, Ledger: "a/b", Mapping: "1",
+	}
+	r, rows := q.take(t, source, warehouse.Take{})
+	sees(t, "the first run", []string{"1 a 2 3 4"}, rows)
+	bytes := r.Bytes
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
+	if r.Bytes <= bytes || bytes == 0 {
+		t.Errorf("it processed %d bytes, with what it confirmed %d", bytes, r.Bytes)
+	}
+	q.do(t, "CREATE OR REPLACE TABLE abroad.l AS SELECT 1 AS s, 'b' AS p, 2 AS `keys`, 3 AS `from`, 4 AS id")
+	_, rows = q.take(t, source, warehouse.Take{})
+	sees(t, "the second run", []string{"1 a NULL NULL NULL removed", "1 b 2 3 4"}, rows)
+	md, err := q.look.Dataset("abroad_ledger").Metadata(t.Context())
+	if err != nil || md.Location != "EU" {
+		t.Errorf("the ledger is in %v: %v", md, err)
+	}
+}
+
+// TestMoreRejectsThanARequestHolds have every row read.
+func TestMoreRejectsThanARequestHolds(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	q.do(t, "CREATE TABLE shop.scores AS SELECT 1 AS id, 2 AS n")
+	source := warehouse.Source{Dataset: dataset, From: "scores", Key: []string{"id"}, Changes: warehouse.ChangesCursor, Cursor: "n"}
+	first, _ := q.take(t, source, warehouse.Take{})
+	many := make([]int64, 200_001)
+	for _, only := range []bool{true, false} {
+		if r, rows := q.take(t, source, warehouse.Take{After: first.Next(), Rejected: many, Only: only}); !r.Whole || len(rows) != 1 {
+			t.Errorf("only %t: %d rows are taken, whole %t", only, len(rows), r.Whole)
+		}
+	}
+	if r, _ := q.take(t, source, warehouse.Take{After: first.Next(), Rejected: many[1:]}); r.Whole {
+		t.Error("with one less the run is whole")
+	}
 }

@@ -114,9 +114,10 @@ func texts(rows []taken) []string {
 	return out
 }
 
-// take selects and reads.
+// take selects and reads, so long after whatever was before that no quota is met.
 func (q *quay) take(t fatal, source warehouse.Source, take warehouse.Take) (*warehouse.Result, []taken) {
 	t.Helper()
+	q.pass(10 * time.Second)
 	r, err := q.client.Select(t.Context(), source, take)
 	if err != nil {
 		t.Fatalf("selecting: %v", err)
@@ -127,7 +128,7 @@ func (q *quay) take(t fatal, source warehouse.Source, take warehouse.Take) (*war
 // sees fails unless a selection has the given rows.
 func sees(t fatal, what string, want []string, got []taken) {
 	t.Helper()
-	if diff := gocmp.Diff(want, texts(got)); diff != "" {
+	if diff := gocmp.Diff(want, texts(got)); diff != "" && len(want)+len(got) > 0 {
 		t.Fatalf("%s (-want +got):\n%s", what, diff)
 	}
 }
@@ -250,7 +251,7 @@ func TestLabelsOfEveryJob(t *testing.T) {
 		source := warehouse.Source{Dataset: dataset, From: "scores", Key: []string{"id"}, Columns: []string{"name"}, Changes: changes, Cursor: "n", Ledger: "scores", Labels: labels}
 		r, _ := q.take(t, source, warehouse.Take{})
 		jobs := []string{r.Job}
-		if err := q.client.Confirm(t.Context(), source, r, warehouse.Confirmed{}); err != nil {
+		if err := q.client.Confirm(t.Context(), source, r, warehouse.Confirmed{Except: []int64{}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, st := range q.server.Statements() {

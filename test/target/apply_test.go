@@ -262,7 +262,9 @@ func TestSlowRow(t *testing.T) {
 func TestOneBatchAlways(t *testing.T) {
 	t.Parallel()
 	never := func() bool { return false }
-	d := newDatabase(t, "CREATE TABLE t (id bigint PRIMARY KEY, v text CHECK (v <> 'bad')); INSERT INTO t SELECT g, 'old' FROM generate_series(1, 25) g")
+	d := newDatabase(t, "CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t SELECT g, 'old' FROM generate_series(1, 25) g",
+		`CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 'bad' THEN RAISE 'no'; END IF; RETURN NEW; END $$;
+		 CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()`)
 	stage := d.staged(sync(pipeline.ModeUpdate, []string{"id"}, []string{"v"}), "SELECT g::bigint, 'new'::text FROM generate_series(1, 25) g", id, v("text"))
 	d.plan(stage)
 	got, err := stage.Apply(t.Context(), never)

@@ -102,6 +102,7 @@ type target struct {
 	Update  bool     `json:"update"`
 	Delete  bool     `json:"delete"`
 	Where   bool     `json:"where"`
+	Tenant  string   `json:"tenant"`
 	Many    bool     `json:"many"`
 }
 
@@ -123,11 +124,15 @@ func TestDatabaseTargets(t *testing.T) {
 		for _, p := range pipelines(t, folder) {
 			for _, s := range p.ReverseETL {
 				syncs++
+				tenant := ""
+				if p.Tenants != nil {
+					tenant = p.Tenants.Column
+				}
 				want = append(want, target{
 					Schema: p.Schema, Table: s.Table, Key: columns(s.Key), Columns: columns(s.Columns), Deleted: s.DeletedColumn,
 					Insert: s.Mode == pipeline.ModeInsert || s.Mode == pipeline.ModeUpsert || s.Mode == pipeline.ModeMirror,
 					Update: s.Mode != pipeline.ModeInsert, Delete: s.Mode == pipeline.ModeMirror && s.Deletes == pipeline.DeletesHard,
-					Where: s.Where != "", Many: s.Many,
+					Where: s.Where != "", Tenant: tenant, Many: s.Many,
 				})
 			}
 		}

@@ -274,9 +274,6 @@ func (p *parser) tablePrimary() tableExpr {
 	if p.is("(") {
 		return p.tableFunction(t)
 	}
-	if p.is("FOR", "SYSTEM_TIME") || p.is("FOR", "SYSTEM") {
-		refuse(p.peek().position(), "FOR SYSTEM_TIME AS OF")
-	}
 	t.alias = p.alias()
 	if p.accept("FOR", "SYSTEM_TIME") || p.accept("FOR", "SYSTEM", "TIME") {
 		p.expect("AS", "OF")

@@ -77,9 +77,9 @@ func (f registeredFunction) Executor() duckdb.ScalarFuncExecutor {
 func fingerprint(v driver.Value) (any, error) {
 	switch v := v.(type) {
 	case string:
-		return int64(farm.Fingerprint64([]byte(v))), nil //nolint:gosec // its bits, as documented
+		return int64(farm.Fingerprint64([]byte(v))), nil
 	case []byte:
-		return int64(farm.Fingerprint64(v)), nil //nolint:gosec // its bits, as documented
+		return int64(farm.Fingerprint64(v)), nil
 	}
 	return nil, fmt.Errorf("fingerprint of %T", v)
 }

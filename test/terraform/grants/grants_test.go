@@ -304,7 +304,7 @@ func TestGrantsOfReverseETL(t *testing.T) {
 		syncs string
 		want  string
 	}{
-		"insert":            {"- a, mode: insert, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads_id_seq USAGE; leads.email INSERT SELECT; leads.tier INSERT SELECT"},
+		"insert":            {"- a, mode: insert, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads_id_seq USAGE; leads.email INSERT SELECT; leads.tier INSERT"},
 		"upsert":            {"- a, mode: upsert, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads_id_seq USAGE; leads.email INSERT SELECT; leads.tier INSERT SELECT UPDATE"},
 		"upsert by id":      {"- a, mode: upsert, target: {table: leads, key: {i: id}}}\n", "leads.id INSERT SELECT"},
 		"update":            {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {t: tier}}}\n", "leads.email SELECT; leads.tier SELECT UPDATE"},
@@ -318,6 +318,8 @@ func TestGrantsOfReverseETL(t *testing.T) {
 		"many of two":       {"- a, mode: update, target: {table: lines, key: {s: sku}, columns: {p: price}, many: true}}\n", "lines.item SELECT; lines.order_id SELECT; lines.price SELECT UPDATE; lines.sku SELECT"},
 		"a table to come":   {"- a, mode: mirror, target: {table: absent, key: {e: email}, where: gone, many: true}}\n", ""},
 		"a column to come":  {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {x: absent}}}\n", "leads.email SELECT"},
+		"of a tenant":       {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {t: tier}}}\ntenants: {column: gone}\n", "leads SELECT; leads.tier UPDATE"},
+		"of no tenant":      {"- a, mode: update, target: {table: leads, key: {e: email}, columns: {t: tier}}}\ntenants: {column: ctid}\n", "leads.email SELECT; leads.tier SELECT UPDATE"},
 		"nothing is needed": {"", ""},
 	}
 	for name, test := range tests {
