@@ -267,8 +267,8 @@ type Limits struct {
 
 // After is what a reverse sync runs after: one of the two is set.
 type After struct {
-	Table          string // dataset.table or table, to which a query, load or copy job has written
-	ScheduledQuery string // the id, or the display name, of a scheduled query of BigQuery
+	Table          string // dataset.table or table, to which a query, load or copy job has written; a star ends the beginning of a name
+	ScheduledQuery string // a scheduled query of BigQuery, by its id or by its resource name
 }
 
 // Mapping takes a column of the query to a column of the table.

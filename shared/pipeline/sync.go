@@ -84,7 +84,9 @@ func (r *reader) syncs(p *Pipeline, documents []syncDocument) {
 	for i, d := range documents {
 		at := "/reverse_etl/" + strconv.Itoa(i)
 		r.unique(seen, at, "reverse sync", d.Name)
-		p.ReverseETL = append(p.ReverseETL, r.sync(at, d))
+		s := r.sync(at, d)
+		r.afterOthers(at+"/after", p, s.After)
+		p.ReverseETL = append(p.ReverseETL, s)
 	}
 }
 
@@ -227,11 +229,22 @@ func (r *reader) after(at string, documents []afterDocument) []After {
 	var out []After
 	for i, d := range documents {
 		if (d.Table == "") == (d.ScheduledQuery == "") {
-			r.problem(at+"/"+strconv.Itoa(i), "an entry of after has either a table or a scheduled_query", "write for example {table: scores} or {scheduled_query: \"Nightly scores\"}")
+			r.problem(at+"/"+strconv.Itoa(i), "an entry of after has either a table or a scheduled_query", "write for example {table: scores} or {scheduled_query: 6621a2b4-0000-2c41-9e1f-f403045e8b3a}")
 		}
 		out = append(out, After(d))
 	}
 	return out
+}
+
+// afterOthers refuses to wait for tables that Tidemark itself writes: its own jobs set
+// nothing off, so that no sync sets off itself.
+func (r *reader) afterOthers(at string, p *Pipeline, after []After) {
+	for i, a := range after {
+		name := strings.TrimPrefix(a.Table, p.Dataset+".")
+		if slices.ContainsFunc(p.Tables, func(t Table) bool { return slices.Contains(t.names(), name) }) {
+			r.problem(at+"/"+strconv.Itoa(i)+"/table", fmt.Sprintf("table %q is one that this pipeline writes, and Tidemark's own jobs set nothing off", a.Table), "declare every: instead")
+		}
+	}
 }
 
 // limits reads what does not depend on the rest of the sync.

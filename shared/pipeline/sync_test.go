@@ -50,8 +50,8 @@ func TestSync(t *testing.T) {
 	}{
 		{"nothing but what is needed", "query: SELECT 1", "", ", mode: upsert", query(func(*pipeline.Sync) {})},
 		{"insert of keys", "query: SELECT 1", "", ", mode: insert", query(func(s *pipeline.Sync) { s.Mode = pipeline.ModeInsert })},
-		{"every and after", "query: SELECT 1", "", `, mode: upsert, every: 900s, after: [{table: scores}, {table: other.scores}, {scheduled_query: "Nightly; scores"}]`, query(func(s *pipeline.Sync) {
-			s.Every, s.After = "15m", []pipeline.After{{Table: "scores"}, {Table: "other.scores"}, {ScheduledQuery: "Nightly; scores"}}
+		{"every and after", "query: SELECT 1", "", `, mode: upsert, every: 900s, after: [{table: scores}, {table: other.scores}, {scheduled_query: "projects/p/locations/eu/transferConfigs/c-1"}]`, query(func(s *pipeline.Sync) {
+			s.Every, s.After = "15m", []pipeline.After{{Table: "scores"}, {Table: "other.scores"}, {ScheduledQuery: "projects/p/locations/eu/transferConfigs/c-1"}}
 		})},
 		{"a table", `table: scores`, "", ", mode: upsert", query(func(s *pipeline.Sync) { s.Query, s.From = "", "scores" })},
 		{"a table of another dataset", `table: "{dataset}_eu.scores of-today"`, "", ", mode: upsert", query(func(s *pipeline.Sync) { s.Query, s.From = "", "{dataset}_eu.scores of-today" })},
@@ -166,8 +166,8 @@ func TestSyncProblems(t *testing.T) {
 		{"soft deletes that nothing says", "query: q\n    mode: mirror\n    deletes: soft", []string{`:7: deletes: soft has no column to say so; add deleted_column: with a boolean or a time of the table`}},
 		{"hard deletes that a column says", "query: q\n    mode: mirror\n    deleted_column: gone", []string{`:7: deleted_column goes with deletes: soft, and this is hard; leave it out, or write deletes: soft`}},
 		{"the key as the column of deletes", "query: q\n    mode: mirror\n    deletes: soft\n    deleted_column: id", []string{`:8: column "id" of the table is already in target; take it out of target: rows that are in the source have it cleared`}},
-		{"an entry of after that is nothing", "query: q\n    mode: upsert\n    after:\n      - {}", []string{`:8: an entry of after has either a table or a scheduled_query; write for example {table: scores} or {scheduled_query: "Nightly scores"}`}},
-		{"an entry of after that is both", "query: q\n    mode: upsert\n    after:\n      - {table: x}\n      - {table: x, scheduled_query: y}", []string{`:9: an entry of after has either a table or a scheduled_query; write for example {table: scores} or {scheduled_query: "Nightly scores"}`}},
+		{"an entry of after that is nothing", "query: q\n    mode: upsert\n    after:\n      - {}", []string{`:8: an entry of after has either a table or a scheduled_query; write for example {table: scores} or {scheduled_query: 6621a2b4-0000-2c41-9e1f-f403045e8b3a}`}},
+		{"an entry of after that is both", "query: q\n    mode: upsert\n    after:\n      - {table: x}\n      - {table: x, scheduled_query: y}", []string{`:9: an entry of after has either a table or a scheduled_query; write for example {table: scores} or {scheduled_query: 6621a2b4-0000-2c41-9e1f-f403045e8b3a}`}},
 		{"brakes of deletes without deletes", "query: q\n    mode: upsert\n    limits:\n      max_deletes: 5\n      max_delete_percent: 5\n      allow_cascade: false", []string{
 			`:8: max_deletes is about deletes, and mode upsert deletes nothing; leave it out, or write mode: mirror`,
 			`:9: max_delete_percent is about deletes, and mode upsert deletes nothing; leave it out, or write mode: mirror`,
@@ -202,4 +202,29 @@ func TestSyncProblems(t *testing.T) {
 			refused(t, syncFile("query: q", ", "+c.target, ", mode: "+c.mode), []string{":4: " + c.want})
 		})
 	}
+}
+
+// TestAfterOwnTables: a sync that waited for what this pipeline writes would wait for
+// ever, and one after a table of the same name elsewhere does not.
+func TestAfterOwnTables(t *testing.T) {
+	t.Parallel()
+	const why = "is one that this pipeline writes, and Tidemark's own jobs set nothing off; declare every: instead"
+	refused(t, `pipeline: a
+destination: {dataset: d}
+tables:
+  - {name: orders, capture: {method: snapshot}}
+  - {name: items, capture: {method: snapshot}, write: merge}
+reverse_etl:
+  - name: s
+    query: q
+    mode: insert
+    target: {table: t, key: {a: id}}
+    after:
+      - {table: elsewhere.orders}
+      - {table: d.orders}
+      - {table: orders_log}
+      - {table: items}
+      - {table: items_log}
+      - {scheduled_query: orders}
+`, []string{`:13: table "d.orders" ` + why, `:14: table "orders_log" ` + why, `:15: table "items" ` + why})
 }

@@ -114,6 +114,8 @@ func (r *Runner) allowed(ctx context.Context, unit controlplane.Unit, m tick.Mes
 		return allowance{}, o, fmt.Errorf("reading what run %d did: %w", id, err)
 	}
 	switch {
+	case o.StandIn != r.StandIn:
+		return allowance{}, o, fault.Fix(fmt.Errorf("run %d had its rows from elsewhere", id), "give the run the same source: that of the sync, or the file, by the command line")
 	case m.Plan != 0 && (past.Outcome != controlplane.OutcomeDryRun || o.Digest == ""):
 		return allowance{}, o, fault.Fix(fmt.Errorf("run %d is no dry run that came to its end", id), "name a run with the outcome dry_run")
 	case m.Override != 0 && (past.Outcome != controlplane.OutcomeFailed || len(o.Brakes) == 0):
@@ -127,17 +129,21 @@ func (r *Runner) allowed(ctx context.Context, unit controlplane.Unit, m tick.Mes
 }
 
 // stopped is the error of a run that brakes stop.
-func stopped(unit controlplane.Unit, run int64, found []Brake, a allowance, override int64) error {
+func stopped(unit controlplane.Unit, o *Outcome, found []Brake, a allowance) error {
 	whys := make([]string, len(found))
 	for i, b := range found {
 		whys[i] = b.Why
 	}
 	err := fmt.Errorf("stopped by its brakes before anything was written: %s", strings.Join(whys, "; "))
 	if a.used != 0 {
-		err = fmt.Errorf("%w (run %d has used the override of run %d)", err, a.used, override)
+		err = fmt.Errorf("%w (run %d has used the override of run %d)", err, a.used, o.Override)
 	}
-	message := tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Sync: unit.Table, Override: run}
-	return fault.Fix(err, fmt.Sprintf("correct the source; or, if this is meant, publish %s to %s: it lets through as much as this, once", asJSON(message), tick.TopicReverseETL))
+	message := tick.Message{Pipeline: unit.Pipeline, Tenant: unit.Tenant, Sync: unit.Table, Override: o.Run}
+	remedy := fmt.Sprintf("correct the source; or, if this is meant, publish %s to %s: it lets through as much as this, once", asJSON(message), tick.TopicReverseETL)
+	if o.StandIn { // which a message does not have
+		remedy = fmt.Sprintf("correct the file; or, if this is meant, run the command again with -apply -override %d: it lets through as much as this, once", o.Run)
+	}
+	return fault.Fix(err, remedy)
 }
 
 // unapproved is what to do about a plan that waits for a person.

@@ -12,9 +12,10 @@ import (
 type Outcome struct {
 	Run       int64            `json:"-"` // its id in tidemark.runs
 	DryRun    bool             `json:"-"`
-	Job       string           `json:"job,omitempty"` // of BigQuery
-	Whole     bool             `json:"whole"`         // every row of the source was compared
-	Rows      int64            `json:"rows"`          // read
+	Job       string           `json:"job,omitempty"`      // of BigQuery
+	StandIn   bool             `json:"stand_in,omitempty"` // the rows were a file's, in place of the sync's source
+	Whole     bool             `json:"whole"`              // every row of the source was compared
+	Rows      int64            `json:"rows"`               // read
 	Insert    int64            `json:"insert"`
 	Update    int64            `json:"update"`
 	Delete    int64            `json:"delete"`
@@ -37,7 +38,8 @@ type Outcome struct {
 	Plan      int64            `json:"plan,omitempty"`     // the dry run that was approved
 	More      bool             `json:"more,omitempty"`     // another message goes on
 
-	bytes int64
+	bytes   int64
+	applied bool // the counts are of what was done
 }
 
 // shownRejects is how many refused rows a dry run shows; an applied run keeps all.

@@ -36,7 +36,7 @@ type walk struct {
 // it went. The outcome is nil where another run holds the lease, or has applied the plan
 // that the message names; with an error it says what is known.
 func (r *Runner) Sync(ctx context.Context, u tick.Unit, s *pipeline.Sync, d tick.Delivery) (*Outcome, error) {
-	w := &walk{Runner: r, unit: u, sync: s, message: d.Message, o: &Outcome{Override: d.Override, Plan: d.Plan}}
+	w := &walk{Runner: r, unit: u, sync: s, message: d.Message, o: &Outcome{Override: d.Override, Plan: d.Plan, StandIn: r.StandIn}}
 	w.own = controlplane.Unit{Pipeline: u.Pipeline.Name, Tenant: u.Tenant.ID, Table: s.Name}
 	run := controlplane.Run{Kind: "reverse_etl", Unit: w.own, MessageID: d.ID}
 	var err error
@@ -92,7 +92,7 @@ func (w *walk) finish(ctx context.Context, run controlplane.Run, failure error) 
 	switch {
 	case o.DryRun:
 		run.Outcome = controlplane.OutcomeDryRun
-	case len(o.Brakes) == 0:
+	case o.applied:
 		run.Written, run.Deleted = o.Insert+o.Update, o.Delete
 	}
 	if failure != nil {
@@ -197,7 +197,7 @@ func (w *walk) brake() error {
 		}
 	}
 	if w.o.Brakes = on; len(on) > 0 {
-		return stopped(w.own, w.o.Run, on, w.allowed, w.message.Override)
+		return stopped(w.own, w.o, on, w.allowed)
 	}
 	return nil
 }
@@ -217,7 +217,7 @@ func (w *walk) preview(ctx context.Context, stage *target.Staging, found []targe
 		return errors.Join(stopped, err)
 	}
 	w.end.Kept = true
-	if !w.message.DryRun && stopped == nil && w.o.Written() > 0 {
+	if !w.message.DryRun && stopped == nil && w.o.Written() > 0 && !w.o.StandIn {
 		slog.WarnContext(ctx, "the plan awaits approval", "plan", w.o.Run, "remedy", unapproved(w.own, w.o.Run))
 	}
 	return stopped
@@ -242,6 +242,7 @@ func (w *walk) check(ctx context.Context, stage *target.Staging) error {
 
 // applied takes over what was done in place of what was planned.
 func (w *walk) applied(ctx context.Context, a target.Applied) {
+	w.o.applied = true
 	w.o.Insert, w.o.Update, w.o.Delete, w.o.Locked, w.o.Paused = a.Inserted, a.Updated, a.Deleted, a.Locked, a.Paused.Seconds()
 	// Without a row written another run would come no further now.
 	w.o.More = !a.Done && a.Written() > 0

@@ -55,7 +55,8 @@ func (c *Client) selectAppends(ctx context.Context, s Source, take Take) (*Resul
 		start = after.Until.Add(-appendsOverlap)
 	}
 	within := ok && after.Origin == at.Origin && after.Created == at.Created && start.After(checked.at.Add(travelMargin-table.travel))
-	sql, parameters := "", rejectedParameter(take)
+	var sql string
+	parameters := rejectedParameter(take)
 	body := quote(s.From) + " AS " + sourceAlias
 	switch {
 	case take.Only:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,7 +104,7 @@ func (p cursorPosition) from(lookback time.Duration) any {
 	if at = at.Add(-lookback); at.Before(firstTime) {
 		at = firstTime
 	}
-	switch p.Type {
+	switch p.Type { //nolint:exhaustive // those that a cursor has
 	case bigquery.DateFieldType:
 		return civil.DateOf(at)
 	case bigquery.DateTimeFieldType:
@@ -112,17 +113,17 @@ func (p cursorPosition) from(lookback time.Duration) any {
 	return at
 }
 
+//nolint:gochecknoglobals // a list, never written
+var cursorTypes = []bigquery.FieldType{bigquery.TimestampFieldType, bigquery.DateTimeFieldType, bigquery.DateFieldType, bigquery.IntegerFieldType}
+
 // cursorType is the type of the column, or why it can be no cursor.
 func cursorType(schema bigquery.Schema, name string) (bigquery.FieldType, error) {
 	f := field(schema, name)
 	if f == nil {
 		return "", fault.Fix(fmt.Errorf("the source has no column %q, which is the cursor", name), "select it in the query, or correct cursor")
 	}
-	switch f.Type {
-	case bigquery.TimestampFieldType, bigquery.DateTimeFieldType, bigquery.DateFieldType, bigquery.IntegerFieldType:
-		if !f.Repeated {
-			return f.Type, nil
-		}
+	if slices.Contains(cursorTypes, f.Type) && !f.Repeated {
+		return f.Type, nil
 	}
 	return "", fault.Fix(fmt.Errorf("column %s is %s, which cannot be a cursor", f.Name, describe(f)), "choose a TIMESTAMP, DATETIME, DATE or INT64 that grows with every change, or changes: ledger")
 }
@@ -130,10 +131,10 @@ func cursorType(schema bigquery.Schema, name string) (bigquery.FieldType, error)
 // typeBound is the greatest value of a cursor that is believed at a time.
 func typeBound(typ bigquery.FieldType, at time.Time) *int64 {
 	bound := at.UnixMicro()
-	switch typ {
-	case bigquery.IntegerFieldType:
+	if typ == bigquery.IntegerFieldType {
 		return nil
-	case bigquery.DateFieldType:
+	}
+	if typ == bigquery.DateFieldType {
 		bound = at.Unix() / int64(24*time.Hour/time.Second)
 	}
 	return &bound

@@ -189,11 +189,10 @@ func (c *Client) readTables(ctx context.Context, named []*bigquery.Table) ([]Rea
 	for len(named) > 0 && len(seen) < maxTables {
 		table := named[0]
 		named = named[1:]
-		if name := table.FullyQualifiedName(); seen[name] {
+		if seen[table.FullyQualifiedName()] {
 			continue
-		} else {
-			seen[name] = true
 		}
+		seen[table.FullyQualifiedName()] = true
 		found, below, err := c.readTable(ctx, table)
 		if err != nil {
 			return nil, fmt.Errorf("looking at %s.%s: %w", table.DatasetID, table.TableID, err)

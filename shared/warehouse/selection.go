@@ -224,11 +224,8 @@ func (s *Source) origin() string {
 
 // shortHash tells lists of texts apart.
 func shortHash(parts ...string) string {
-	h := sha256.New()
-	for _, part := range parts {
-		fmt.Fprintf(h, "%d:%s", len(part), part)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+	return hex.EncodeToString(sum[:8])
 }
 
 // unterminated is a query without the semicolon at its end. What follows that is a

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tidemark-data/tidemark/shared/controlplane"
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/reverse"
 	"github.com/tidemark-data/tidemark/shared/tick"
@@ -240,5 +241,31 @@ func TestReverseRefusesByName(t *testing.T) {
 	must(t, w.reverse(`{"table":"contacts","dry_run":false}`))
 	if got := w.value(`SELECT count(*) FROM contacts WHERE score = 5`); got != "1" {
 		t.Errorf("%s rows were written, want 1", got)
+	}
+}
+
+// TestPoisonRowInEveryBatch: a row that only its write finds to be refused is in every
+// batch; all others land, and those are listed with the constraint's name.
+func TestPoisonRowInEveryBatch(t *testing.T) {
+	t.Parallel()
+	query := "SELECT id, IF(MOD(id, 10) = 3, 'taken', CONCAT('c', CAST(id AS STRING))) AS code FROM UNNEST(GENERATE_ARRAY(1, 100)) AS id"
+	w := newWorld(t, reverseFile("upsert", query, "code: code", "    limits: {batch_size: 10}\n"),
+		`CREATE TABLE contacts (id bigint PRIMARY KEY, code text CONSTRAINT one_code UNIQUE, updated_at timestamptz DEFAULT now()); CREATE INDEX ON contacts (updated_at, id);
+		 INSERT INTO contacts (id, code) SELECT n, 'old' || n FROM generate_series(1, 50) n; INSERT INTO contacts (id, code) VALUES (1000, 'taken')`)
+	must(t, w.reverse(""))
+	if got := w.value(`SELECT count(*) FILTER (WHERE code = 'c' || id) || ' ' || count(*) FILTER (WHERE code LIKE 'old%') || ' ' || count(*) FROM contacts`); got != "90 5 96" {
+		t.Errorf("right, as before, all: %s", got)
+	}
+	if got := w.value(`SELECT count(*) || ' ' || count(DISTINCT row->>'id') || ' ' || bool_and(reason LIKE 'SQLSTATE 23505%(constraint one_code)') FROM tidemark.rejects`); got != "10 10 true" {
+		t.Errorf("rejects: %s", got)
+	}
+	groups, err := controlplane.RejectGroups(t.Context(), w.db, "crm", "scores")
+	if err != nil || len(groups) != 1 || groups[0].Rows != 10 || groups[0].Reason != "SQLSTATE 23505 (constraint one_code)" {
+		t.Errorf("listed as %+v, %v", groups, err)
+	}
+	// The next run writes nothing, and has only those to try.
+	must(t, w.reverse(""))
+	if got := w.value(`SELECT rows_written || ' ' || rows_rejected || ' ' || (detail->>'unchanged') FROM tidemark.runs ORDER BY id DESC LIMIT 1`); got != "0 10 90" {
+		t.Errorf("again: %s", got)
 	}
 }

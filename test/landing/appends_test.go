@@ -86,10 +86,12 @@ func TestWhenAppendsAreNotBelieved(t *testing.T) {
 		"another mapping":           {func(_ *testing.T, _ *quay, s *warehouse.Source) { s.Mapping = "2" }, true},
 		"another name of the table": {func(_ *testing.T, _ *quay, s *warehouse.Source) { s.From = "shop.events" }, true},
 		"a table of the same name": {func(t *testing.T, q *quay, _ *warehouse.Source) {
+			t.Helper()
 			q.pass(time.Second)
 			q.do(t, "CREATE OR REPLACE TABLE shop.events AS SELECT 1 AS id, 'a' AS name")
 		}, true},
 		"columns that were added": {func(t *testing.T, q *quay, _ *warehouse.Source) {
+			t.Helper()
 			q.do(t, "ALTER TABLE shop.events ADD COLUMN more STRING")
 		}, false},
 		"less history in the dataset": {func(_ *testing.T, q *quay, _ *warehouse.Source) { q.pass(50 * time.Hour) }, true},

@@ -72,7 +72,7 @@ func TestLedgerTakesWhatChanged(t *testing.T) {
 	}
 	q.confirm(t, source, r, warehouse.Confirmed{Only: []int64{rows[0].fingerprint}})
 	q.do(t, copiesSQL("customers", []copied{{1, "a"}, {2, "x"}, {4, "d"}}))
-	r, rows = q.take(t, source, warehouse.Take{})
+	_, rows = q.take(t, source, warehouse.Take{})
 	sees(t, "what changed, came and left", []string{"2 x", "3 NULL removed", "4 d"}, rows)
 	r, only := q.take(t, source, warehouse.Take{Rejected: []int64{rows[0].fingerprint, rows[1].fingerprint}, Only: true})
 	sees(t, "two of them alone", []string{"2 x", "3 NULL removed"}, only)
@@ -186,8 +186,19 @@ func TestLedgerTellsValuesApart(t *testing.T) {
 	t.Parallel()
 	q := newQuay(t)
 	columns := []struct{ name, typ string }{
-		{"f", "FLOAT64"}, {"s", "STRING"}, {"n", "NUMERIC"}, {"b", "BYTES"}, {"ts", "TIMESTAMP"}, {"dt", "DATETIME"}, {"d", "DATE"}, {"tm", "TIME"},
-		{"j", "JSON"}, {"l", "ARRAY<STRING>"}, {"big", "BIGNUMERIC"}, {"i", "INT64"}, {"yes", "BOOL"},
+		{"f", "FLOAT64"},
+		{"s", "STRING"},
+		{"n", "NUMERIC"},
+		{"b", "BYTES"},
+		{"ts", "TIMESTAMP"},
+		{"dt", "DATETIME"},
+		{"d", "DATE"},
+		{"tm", "TIME"},
+		{"j", "JSON"},
+		{"l", "ARRAY<STRING>"},
+		{"big", "BIGNUMERIC"},
+		{"i", "INT64"},
+		{"yes", "BOOL"},
 	}
 	values := map[string][]string{
 		"f":   {"NULL", "CAST('NaN' AS FLOAT64)", "CAST('inf' AS FLOAT64)", "0.1", "0.1 + 0.2", "0.3"},
@@ -299,9 +310,8 @@ func TestConfirmMoreKeysThanARequestHolds(t *testing.T) {
 // mirrorTarget is the table that the rows of a ledger are written to, as a model: it is
 // mirrored, and rows that share a key or have none are refused.
 type mirrorTarget struct {
-	rows     map[string]string
-	mustAll  bool // a whole comparison did not come to its end
-	attempts int
+	rows    map[string]string
+	mustAll bool // a whole comparison did not come to its end
 }
 
 // apply writes the rows that draw lets through, and returns the fingerprints of those

@@ -75,11 +75,13 @@ func (q *quay) rows(t fatal, r *warehouse.Result) []taken {
 		for i := range int(record.NumRows()) {
 			var row taken
 			for n, column := range record.Columns() {
-				switch record.ColumnName(n) {
-				case warehouse.KeyColumn:
-					row.fingerprint = column.(*array.Int64).Value(i)
-				case warehouse.RemovedColumn:
-					row.removed = column.(*array.Boolean).Value(i)
+				keys, _ := column.(*array.Int64)
+				flags, _ := column.(*array.Boolean)
+				switch name := record.ColumnName(n); {
+				case name == warehouse.KeyColumn && keys != nil:
+					row.fingerprint = keys.Value(i)
+				case name == warehouse.RemovedColumn && flags != nil:
+					row.removed = flags.Value(i)
 				default:
 					text := "NULL"
 					if !column.IsNull(i) {
@@ -268,7 +270,11 @@ func TestLabelsOfEveryJob(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := gocmp.Diff(labels, config.(*bigquery.QueryConfig).Labels); diff != "" {
+			queried, ok := config.(*bigquery.QueryConfig)
+			if !ok {
+				t.Fatalf("job %s is %T", id, config)
+			}
+			if diff := gocmp.Diff(labels, queried.Labels); diff != "" {
 				t.Errorf("%s: labels of job %s (-want +got):\n%s", changes, id, diff)
 			}
 		}
