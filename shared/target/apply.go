@@ -228,7 +228,7 @@ func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, strict b
 	var inserts, updates, deletes int64
 	if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE action = 'insert'), count(*) FILTER (WHERE action = 'update'), count(*) FILTER (WHERE action = 'delete') FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
 		from, to).Scan(&inserts, &updates, &deletes); err != nil {
-		return err
+		return fmt.Errorf("reading the plan: %w", err)
 	}
 	for _, step := range []struct {
 		rows      int64

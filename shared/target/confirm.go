@@ -33,7 +33,7 @@ func (s *Staging) Confirmed(ctx context.Context) (Confirmed, error) {
 		}
 		var yes, no int64
 		if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE confirmed), count(*) FILTER (WHERE NOT confirmed) FROM ("+all+") a", s.through).Scan(&yes, &no); err != nil {
-			return err
+			return fmt.Errorf("counting: %w", err)
 		}
 		byExcept := no <= yes
 		rows, err := tx.Query(ctx, "SELECT fingerprint FROM ("+all+") a WHERE fingerprint IS NOT NULL AND confirmed = $2", s.through, !byExcept)
@@ -41,12 +41,15 @@ func (s *Staging) Confirmed(ctx context.Context) (Confirmed, error) {
 			return err
 		}
 		list, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return fmt.Errorf("listing: %w", err)
+		}
 		if byExcept {
 			out.Except = list
 		} else {
 			out.Only = list
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return out, fmt.Errorf("telling the rows that are as they should be: %w", err)

@@ -319,7 +319,7 @@ func (s *Staging) planDeletes(ctx context.Context, p *Plan) error {
 	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
 		var unknown int64
 		if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM %s WHERE n = ANY ($1) AND NOT (%s)", s.raw, known), aside).Scan(&unknown); err != nil {
-			return err
+			return fmt.Errorf("looking at the rows set aside: %w", err)
 		}
 		if unknown > 0 {
 			p.Withheld = fmt.Sprintf("%d rows of the source were refused with a key that cannot be read, and could be any", unknown)

@@ -35,6 +35,9 @@ import (
 const (
 	checksumColumn = "_tidemark_checksum" // BYTES; NULL: not known
 	planLabel      = "tidemark-plan"
+	// A ledger has wholeLabel once a run of every row has come to its end. Until then
+	// every run takes all: the target may have keys that the ledger does not know.
+	wholeLabel = "tidemark-whole"
 )
 
 // ledgerKept is how long a ledger is there after its last use, planKept a plan: for longer,
@@ -66,6 +69,9 @@ type plan struct {
 // where that is nil, all but those of Except. Where that is nil too, none is.
 type Confirmed struct {
 	Only, Except []int64
+	// Partial says of a run whose Result is Whole that keys which are in the target and not
+	// in it may still be there: that it was stopped before its end.
+	Partial bool
 }
 
 func (c *Client) selectLedger(ctx context.Context, s Source, take Take) (*Result, error) {
@@ -111,24 +117,18 @@ func (l *ledger) path(table string) string { return l.client.path(l.dataset.Data
 
 // take selects the rows of a run; at is the time by BigQuery's clock.
 func (l *ledger) take(ctx context.Context, take Take, at time.Time) (*Result, error) {
-	md, err := l.dataset.Table(l.name).Metadata(ctx)
-	missing := fault.HTTPStatus(err) == http.StatusNotFound
-	var bytes int64
-	switch {
-	case missing:
+	md, bytes, err := l.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if md == nil || md.Labels[wholeLabel] == "" {
 		take.All, take.Only = true, false
-	case err != nil:
-		return nil, fmt.Errorf("looking at it: %w", err)
-	default:
-		if bytes, err = l.settle(ctx, md.Labels[planLabel]); err != nil {
-			return nil, err
-		}
 	}
 	var r *Result
 	switch {
 	case take.Dry:
 		r, err = l.show(ctx, take)
-	case missing:
+	case md == nil:
 		if md, err = l.make(ctx); err != nil {
 			return nil, err
 		}
@@ -141,6 +141,30 @@ func (l *ledger) take(ctx context.Context, take Take, at time.Time) (*Result, er
 		r.Bytes += bytes
 	}
 	return r, err
+}
+
+// look returns what the ledger is, nil where there is none, with all in it that an earlier
+// run left behind.
+func (l *ledger) look(ctx context.Context) (md *bigquery.TableMetadata, bytes int64, err error) {
+	for {
+		md, err = l.dataset.Table(l.name).Metadata(ctx)
+		if fault.HTTPStatus(err) == http.StatusNotFound {
+			return nil, bytes, nil
+		}
+		if err != nil {
+			return nil, bytes, fmt.Errorf("looking at it: %w", err)
+		}
+		left := md.Labels[planLabel]
+		if left == "" {
+			return md, bytes, nil
+		}
+		moved, settled, err := l.settle(ctx, left)
+		bytes += moved
+		if err != nil || !settled {
+			return md, bytes, err
+		}
+		// It is another table now, by its ETag.
+	}
 }
 
 // show takes rows without keeping them.
@@ -224,26 +248,23 @@ func (l *ledger) takeSQL(take Take) (sql string, parameters []bigquery.QueryPara
 		l.path(l.name), ledgerAlias, strings.Join(same, " AND "), changed), parameters, nil
 }
 
-// settle moves what a run left behind into the ledger: nobody knows which of its rows are
-// in the target.
-func (l *ledger) settle(ctx context.Context, left string) (bytes int64, err error) {
-	if left == "" {
-		return 0, nil
-	}
+// settle moves what a run left behind into the ledger, if it has: nobody knows which of
+// its rows are in the target.
+func (l *ledger) settle(ctx context.Context, left string) (bytes int64, settled bool, err error) {
 	p := plan{ledger: *l, name: l.name + "_plan_" + left}
 	md, err := l.dataset.Table(p.name).Metadata(ctx)
 	switch {
 	case fault.HTTPStatus(err) == http.StatusNotFound:
-		return 0, nil
+		return 0, false, nil
 	case err != nil:
-		return 0, fmt.Errorf("looking at what an earlier run took: %w", err)
+		return 0, false, fmt.Errorf("looking at what an earlier run took: %w", err)
 	}
 	if md.NumRows > 0 {
 		if bytes, err = p.move(ctx, Confirmed{}); err != nil {
-			return bytes, fmt.Errorf("keeping what an earlier run took: %w", err)
+			return bytes, false, fmt.Errorf("keeping what an earlier run took: %w", err)
 		}
 	}
-	return bytes, p.drop(ctx)
+	return bytes, true, p.drop(ctx)
 }
 
 // Confirm tells the ledger which of the rows that a run took are in the table: what it
@@ -268,6 +289,9 @@ func (c *Client) Confirm(ctx context.Context, s Source, r *Result, done Confirme
 	r.Bytes += bytes
 	if refused, ok := errors.AsType[*bigquery.Error](err); ok && refused.Reason == "notFound" {
 		err = &fault.Error{Class: fault.Transient, Err: fmt.Errorf("%w: %w", errOvertaken, err)}
+	}
+	if err == nil && r.Whole && !done.Partial {
+		err = r.plan.ledger.complete(ctx)
 	}
 	if err == nil {
 		err = r.plan.drop(ctx)
@@ -328,6 +352,16 @@ func (p *plan) moveSQL(listed string) string {
 	return fmt.Sprintf("MERGE %s AS %s USING (%s) AS %s ON %s", p.ledger.path(p.ledger.name), ledgerAlias, rows, planAlias, strings.Join(same, " AND ")) +
 		fmt.Sprintf(" WHEN MATCHED AND %s THEN DELETE WHEN MATCHED THEN UPDATE SET %s = %s", gone, checksumColumn, checksum) +
 		fmt.Sprintf(" WHEN NOT MATCHED AND NOT (%s) THEN INSERT (%s, %s) VALUES (%s, %s)", gone, strings.Join(names, ", "), checksumColumn, key, checksum)
+}
+
+// complete notes that the ledger knows every key that the target may have of the source.
+func (l *ledger) complete(ctx context.Context) error {
+	var update bigquery.TableMetadataToUpdate
+	update.SetLabel(wholeLabel, "yes")
+	if _, err := l.dataset.Table(l.name).Update(ctx, update, ""); err != nil {
+		return fmt.Errorf("noting that it is complete: %w", err)
+	}
+	return nil
 }
 
 // drop drops the plan, of which the ledger knows all.

@@ -263,7 +263,11 @@ func TestRefusedPast(t *testing.T) {
 		}
 		wantCode(t, err, want[0].(int), want[1].(string)) //nolint:forcetypeassert // see above
 	}
-	_, err := b.client.Query("SELECT * FROM APPENDS(TABLE shop.nope)").Read(t.Context())
+	named := b.client.Query("WITH t AS (SELECT 1 AS a) SELECT * FROM APPENDS(TABLE t, TIMESTAMP '2026-11-20 07:00:00+00')")
+	named.DefaultDatasetID = "shop"
+	_, err := named.Read(t.Context())
+	wantCode(t, err, http.StatusBadRequest, "invalidQuery")
+	_, err = b.client.Query("SELECT * FROM APPENDS(TABLE shop.nope)").Read(t.Context())
 	wantCode(t, err, http.StatusNotFound, "notFound")
 	wantText(t, "the rest", b.appended(t, "shop.t", minute(-7*24*60), minute(0)), "")
 }

@@ -177,8 +177,9 @@ func TestSyncAfterAJobWaitsForTheLease(t *testing.T) {
 	if len(w.published) != 1 || w.published[0].Sync != "after_table" || !w.published[0].Since.Equal(when) {
 		t.Fatalf("published %+v", w.published)
 	}
-	w.exec(`INSERT INTO tidemark.leases (kind, pipeline, tenant, name, token, expires_at) VALUES ('reverse_etl', 'crm', '', 'after_table', 1, clock_timestamp() + interval '1 hour')`)
 	d := tick.Delivery{Message: w.published[0], ID: "m", Published: when}
+	must(t, r.Run(t.Context(), d))
+	w.exec(`UPDATE tidemark.leases SET holder = 'another', expires_at = clock_timestamp() + interval '1 hour'`)
 	err := r.Run(t.Context(), d)
 	if class, _ := fault.Classify(err); err == nil || errors.Is(err, tick.ErrSkipped) || class != fault.Transient {
 		t.Errorf("the message is acknowledged while another run holds the lease: %v", err)

@@ -108,6 +108,25 @@ func TestLedgerReportsARemovalThatAWholeRunForgot(t *testing.T) {
 	sees(t, "the one after it", nil, rows)
 }
 
+// TestEveryRunIsWholeUntilOneWas: a ledger that is new does not know what the target has.
+func TestEveryRunIsWholeUntilOneWas(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	source := ledgerSource("customers")
+	q.do(t, copiesSQL("customers", []copied{{1, "a"}}))
+	for i, done := range []warehouse.Confirmed{{Except: []int64{}, Partial: true}, {Except: []int64{}}} {
+		q.take(t, source, warehouse.Take{}) // and it dies
+		r, rows := q.take(t, source, warehouse.Take{})
+		if sees(t, "a run", []string{"1 a"}, rows); !r.Whole {
+			t.Errorf("after %d that came to no end a run is not whole", i)
+		}
+		q.confirm(t, source, r, done)
+	}
+	if r, _ := q.take(t, source, warehouse.Take{}); r.Whole {
+		t.Error("after one that came to its end a run is whole")
+	}
+}
+
 // TestDryRunLeavesNoTrace in the warehouse.
 func TestDryRunLeavesNoTrace(t *testing.T) {
 	t.Parallel()
@@ -311,7 +330,7 @@ func TestConfirmMoreKeysThanARequestHolds(t *testing.T) {
 // mirrored, and rows that share a key or have none are refused.
 type mirrorTarget struct {
 	rows    map[string]string
-	mustAll bool // a whole comparison did not come to its end
+	partial bool // a whole comparison did not come to its end
 }
 
 // apply writes the rows that draw lets through, and returns the fingerprints of those
@@ -336,13 +355,13 @@ func (m *mirrorTarget) apply(r *warehouse.Result, rows []taken, let func() bool)
 		}
 	}
 	if r.Whole {
-		m.mustAll = false
+		m.partial = false
 		for key := range m.rows {
 			if there[key] {
 				continue
 			}
 			if !let() {
-				m.mustAll = true
+				m.partial = true
 				continue
 			}
 			delete(m.rows, key)
@@ -366,7 +385,7 @@ func TestLedgerMirrorsEveryHistory(t *testing.T) {
 		target := &mirrorTarget{rows: map[string]string{}}
 		var rows []copied
 		run := func(kind string) []taken {
-			take := warehouse.Take{All: target.mustAll}
+			var take warehouse.Take
 			let := func() bool { return rapid.IntRange(0, 3).Draw(rt, "lets") > 0 }
 			switch kind {
 			case "all":
@@ -381,15 +400,13 @@ func TestLedgerMirrorsEveryHistory(t *testing.T) {
 			if kind == "dry" {
 				return got
 			}
-			whole := target.mustAll
 			done, left := target.apply(r, got, let)
 			switch {
 			case kind == "killed":
-				target.mustAll = whole || r.Whole // what it saw is not known to anybody
 			case rapid.Bool().Draw(rt, "by exception"):
-				q.confirm(rt, source, r, warehouse.Confirmed{Except: append([]int64{}, left...)})
+				q.confirm(rt, source, r, warehouse.Confirmed{Except: append([]int64{}, left...), Partial: target.partial})
 			default:
-				q.confirm(rt, source, r, warehouse.Confirmed{Only: append([]int64{}, done...)})
+				q.confirm(rt, source, r, warehouse.Confirmed{Only: append([]int64{}, done...), Partial: target.partial})
 			}
 			return got
 		}
@@ -580,8 +597,11 @@ func TestLedgerUnusedForLong(t *testing.T) {
 		if whole := days == 0 || days > 30; r.Whole != whole {
 			t.Errorf("run %d, %d days after the one before, is whole %t", i, days, r.Whole)
 		}
-		if len(rows) != 1 { // nothing is ever confirmed
+		if len(rows) != 1 { // no row is ever confirmed
 			t.Errorf("run %d takes %q", i, texts(rows))
+		}
+		if i == 0 {
+			q.confirm(t, source, r, warehouse.Confirmed{})
 		}
 	}
 	q.pass(33 * 24 * time.Hour)

@@ -113,6 +113,7 @@ func valueCases() []valueCase {
 		{"SELECT TO_JSON_STRING(STRUCT(1.0 AS a, 0.5 AS b, CAST('inf' AS FLOAT64) AS c, CAST('-inf' AS FLOAT64) AS d, CAST('nan' AS FLOAT64) AS e, TRUE AS f))", `{"a":1,"b":0.5,"c":"Infinity","d":"-Infinity","e":"NaN","f":true}`},
 		{"SELECT TO_JSON_STRING(STRUCT(b'Google' AS a, DATE '2017-03-06' AS b, TIMESTAMP '2017-03-06 12:34:56.789012+00' AS c, DATETIME '2017-03-06 12:34:56.789' AS d, TIME '12:34:56' AS e, JSON '{\"k\": [1, null]}' AS f))", `{"a":"R29vZ2xl","b":"2017-03-06","c":"2017-03-06T12:34:56.789012Z","d":"2017-03-06T12:34:56.789","e":"12:34:56","f":{"k":[1,null]}}`},
 		{`SELECT TO_JSON_STRING(STRUCT('a"b\\c/ä\n\t\x01\x1f\x7f\u2028\u2029' AS s, 'plain"\\u000B' AS p, '' AS e))`, `{"s":"a\"b\\c/ä\n\t\u0001\u001f` + "\x7f" + `\u2028\u2029","p":"plain\"\\u000B","e":""}`},
+		{`SELECT TO_JSON_STRING('a\u2028'), TO_JSON_STRING('a\u2029')`, `"a\u2028"|"a\u2029"`},
 		{`SELECT TO_JSON_STRING(STRUCT('\x0b\x0e' AS s))`, `{"s":"\u000b\u000e"}`},
 		{"SELECT TO_JSON_STRING(STRUCT(id, name)), TO_JSON_STRING(s), TO_JSON_STRING(items), TO_JSON_STRING(tags), TO_JSON_STRING((id, name)) FROM t ORDER BY id", `{"id":1,"name":"Ärger"}|{"a":7,"b":"seven"}|[{"k":"k1","v":1},{"k":"k2","v":2}]|["x","y","z"]|{"":1,"":"Ärger"};{"id":2,"name":null}|null|[]|[]|{"":2,"":null}`},
 		{"SELECT TO_JSON_STRING(STRUCT<`q\"` STRING, b NUMERIC>('x', 1)), TO_JSON_STRING([1, NULL])", `{"q\"":"x","b":1}|[1,null]`},
