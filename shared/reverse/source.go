@@ -23,12 +23,12 @@ import (
 // input is the rows of a source, ready to be staged.
 type input struct {
 	schema  *arrow.Schema
-	each    func(context.Context, func(arrow.Record) error) error  // the rows
-	columns []target.Column                                        // as they are staged
-	whole   bool                                                   // the source has no other row
-	standIn bool                                                   // it is not the sync's own source
-	confirm func(ctx context.Context, stage *target.Staging) error // tells the ledger what was applied; nil: there is none
-	next    func() json.RawMessage                                 // where the next run begins, once every row is staged
+	each    func(context.Context, func(arrow.Record) error) error             // the rows
+	columns []target.Column                                                   // as they are staged
+	whole   bool                                                              // the source has no other row
+	standIn bool                                                              // it is not the sync's own source
+	confirm func(ctx context.Context, stage *target.Staging, done bool) error // tells the ledger what was applied; nil: there is none
+	next    func() json.RawMessage                                            // where the next run begins, once every row is staged
 	close   func() error
 
 	unstaged []target.Reject // rows that were left out when the others were staged
@@ -60,8 +60,8 @@ func (w *walk) open(ctx context.Context) (*input, error) {
 	}
 	in := &input{schema: result.Schema, each: result.Each, whole: result.Whole, next: result.Next, close: func() error { return nil }}
 	if w.sync.Changes == pipeline.ChangesLedger {
-		in.confirm = func(ctx context.Context, stage *target.Staging) error {
-			return w.confirm(ctx, src, result, stage, in.unstaged)
+		in.confirm = func(ctx context.Context, stage *target.Staging, through bool) error {
+			return w.confirm(ctx, src, result, stage, in.unstaged, through)
 		}
 	}
 	return in, in.types()
@@ -76,7 +76,7 @@ func (w *walk) rejected(ctx context.Context) ([]int64, error) {
 	return w.Control.SyncRejects(ctx, w.own)
 }
 
-func (w *walk) confirm(ctx context.Context, src warehouse.Source, result *warehouse.Result, stage *target.Staging, unstaged []target.Reject) error {
+func (w *walk) confirm(ctx context.Context, src warehouse.Source, result *warehouse.Result, stage *target.Staging, unstaged []target.Reject, through bool) error {
 	done, err := stage.Confirmed(ctx)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (w *walk) confirm(ctx context.Context, src warehouse.Source, result *wareho
 	for _, r := range unstaged { // of them the table of what was staged knows nothing
 		done.Except = append(done.Except, *r.Fingerprint)
 	}
-	if err := w.Warehouse.Confirm(ctx, src, result, warehouse.Confirmed{Only: done.Only, Except: done.Except}); err != nil {
+	if err := w.Warehouse.Confirm(ctx, src, result, warehouse.Confirmed{Only: done.Only, Except: done.Except, Partial: !through || w.o.Withheld != ""}); err != nil {
 		return fmt.Errorf("telling the ledger what was applied: %w", err)
 	}
 	w.o.bytes = result.Bytes

@@ -255,7 +255,7 @@ func (w *walk) applied(ctx context.Context, a target.Applied) {
 // was, does the next run begin behind it (I1).
 func (w *walk) settle(ctx context.Context, in *input, stage *target.Staging, done bool) error {
 	if in.confirm != nil {
-		if err := in.confirm(ctx, stage); err != nil {
+		if err := in.confirm(ctx, stage, done); err != nil {
 			return err
 		}
 	}

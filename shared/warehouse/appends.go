@@ -26,8 +26,12 @@ const appendsOverlap = 2 * time.Hour
 // query may wait that long.
 const travelMargin = 6 * time.Hour
 
-// The time travel of a dataset that says nothing of its own.
-const defaultTravel = 7 * 24 * time.Hour
+// The time travel of a dataset that says nothing of its own, and the least that one can
+// have. (BigQuery: time travel.)
+const (
+	defaultTravel = 7 * 24 * time.Hour
+	leastTravel   = 2 * 24 * time.Hour
+)
 
 // appendsPosition is a place in the history of a table.
 type appendsPosition struct {
@@ -127,13 +131,15 @@ func (c *Client) source(ctx context.Context, s *Source) (sourceTable, error) {
 	if md.Type != bigquery.RegularTable {
 		return out, fault.Fix(fmt.Errorf("%s is a %s, of which BigQuery keeps no history", s.From, md.Type), "read a table, or choose other changes than appends")
 	}
+	out = sourceTable{created: md.CreationTime, travel: defaultTravel}
 	within, err := dataset.Metadata(ctx)
-	if err != nil {
+	switch {
+	case unseen(err): // one may be let read a table, and not look at its dataset
+		out.travel = leastTravel
+	case err != nil:
 		return out, fmt.Errorf("looking at the dataset of %s: %w", s.From, err)
-	}
-	out = sourceTable{created: md.CreationTime, travel: within.MaxTimeTravel}
-	if out.travel == 0 {
-		out.travel = defaultTravel
+	case within.MaxTimeTravel > 0:
+		out.travel = within.MaxTimeTravel
 	}
 	return out, nil
 }

@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tidemark-data/tidemark/schemas"
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/shared/target"
 	"github.com/tidemark-data/tidemark/test/postgres"
@@ -24,10 +26,10 @@ const reverseRows = 1_000_000
 
 // contacts are the rows of the table; of another version all columns but the key and
 // the tags differ.
-func contacts(version int) string {
+func contacts(version, rows int) string {
 	return fmt.Sprintf(`SELECT g::bigint AS id, 'contact ' || g || ' v%[1]d' AS name, (g / 100.0 + %[1]d)::numeric(10,2) AS score,
 		timestamptz '2026-01-01 00:00+00' + g * interval '1 second' + %[1]d * interval '1 day' AS seen, g / (7.0::float8 + %[1]d) AS ratio, ARRAY['a', 'b'] AS tags
-		FROM generate_series(1, %[2]d) g`, version, reverseRows)
+		FROM generate_series(1, %[2]d) g`, version, rows)
 }
 
 const createContacts = `DROP TABLE IF EXISTS t;
@@ -49,8 +51,8 @@ func BenchmarkReverse(b *testing.B) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	url := reverseServer(b)
 	csv, binary := filepath.Join(b.TempDir(), "contacts.csv"), filepath.Join(b.TempDir(), "contacts.copy")
-	export(b, url, csv, "CSV")
-	export(b, url, binary, "BINARY")
+	export(b, url, csv, "CSV", reverseRows)
+	export(b, url, binary, "BINARY", reverseRows)
 	pool, err := pgxpool.New(context.WithoutCancel(b.Context()), url)
 	if err != nil {
 		b.Fatal(err)
@@ -60,16 +62,16 @@ func BenchmarkReverse(b *testing.B) {
 	phases := map[string]time.Duration{}
 	for range b.N {
 		for round := range 4 {
-			fillContacts(b, url)
+			fillContacts(b, url, reverseRows)
 			start := time.Now()
 			if round%2 == 0 {
 				script(b, url, fmt.Sprintf(byHand, csv))
 				hand += time.Since(start)
 			} else {
-				stage(b, pool, binary, phases)
+				stage(b, pool, binary, reverseRows, phases)
 				staged += time.Since(start)
 			}
-			if got := scan(b, url, "SELECT count(*) FROM t JOIN ("+contacts(2)+") w USING (id, name, seen, ratio, tags) WHERE t.score = w.score"); got != reverseRows {
+			if got := scan(b, url, "SELECT count(*) FROM t JOIN ("+contacts(2, reverseRows)+") w USING (id, name, seen, ratio, tags) WHERE t.score = w.score"); got != reverseRows {
 				b.Fatalf("%d rows are as they should be, want %d", got, reverseRows)
 			}
 		}
@@ -101,9 +103,9 @@ func reverseServer(b *testing.B) string {
 	return server.URL("postgres")
 }
 
-func export(b *testing.B, url, file, format string) {
+func export(b *testing.B, url, file, format string, rows int) {
 	b.Helper()
-	script(b, url, fmt.Sprintf("CREATE TEMP VIEW v AS %s;\n\\copy (SELECT * FROM v) TO '%s' (FORMAT %s)", contacts(2), file, format))
+	script(b, url, fmt.Sprintf("CREATE TEMP VIEW v AS %s;\n\\copy (SELECT * FROM v) TO '%s' (FORMAT %s)", contacts(2, rows), file, format))
 }
 
 // script runs psql on commands of several lines.
@@ -119,9 +121,9 @@ func script(b *testing.B, url, commands string) {
 }
 
 // fillContacts makes the table anew.
-func fillContacts(b *testing.B, url string) {
+func fillContacts(b *testing.B, url string, rows int) {
 	b.Helper()
-	execute(b, url, createContacts+"INSERT INTO t "+contacts(1))
+	execute(b, url, createContacts+"INSERT INTO t "+contacts(1, rows))
 	execute(b, url, "VACUUM ANALYZE t")
 	execute(b, url, "CHECKPOINT")
 }
@@ -140,19 +142,28 @@ func scan(b *testing.B, url, sql string) (n int64) {
 	return n
 }
 
-func reverseSync() *pipeline.Sync {
-	s := &pipeline.Sync{Name: "contacts", Table: "t", Mode: pipeline.ModeUpsert, Key: []pipeline.Mapping{{From: "id", To: "id"}}, Limits: pipeline.Limits{
-		MaxDeletes: -1, MaxDeletePercent: -1, MaxSwingPercent: -1, BatchSize: 10_000, BatchTime: time.Second,
-		LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second, MaxReplicationLag: 64 << 20, MaxSlotLag: 1 << 30, MaxAutovacuumPause: time.Minute,
-	}}
-	for _, name := range []string{"name", "score", "seen", "ratio", "tags"} {
-		s.Columns = append(s.Columns, pipeline.Mapping{From: name, To: name})
+// reverseFile has a sync with the limits of all that say nothing of them.
+const reverseFile = `
+pipeline: bench
+destination: {dataset: bench}
+reverse_etl:
+  - name: contacts
+    query: SELECT * FROM contacts
+    mode: upsert
+    target: {table: t, key: {id: id}, columns: {name: name, score: score, seen: seen, ratio: ratio, tags: tags}}
+`
+
+func reverseSync(b *testing.B) *pipeline.Sync {
+	b.Helper()
+	pipelines, err := pipeline.Load(fstest.MapFS{"bench.yaml": {Data: []byte(reverseFile)}}, schemas.PipelineSchema())
+	if err != nil {
+		b.Fatal(err)
 	}
-	return s
+	return &pipelines[0].ReverseETL[0]
 }
 
 // stage does the walk from a result in a file to the table, and adds what each phase took.
-func stage(b *testing.B, pool *pgxpool.Pool, file string, phases map[string]time.Duration) {
+func stage(b *testing.B, pool *pgxpool.Pool, file string, rows int64, phases map[string]time.Duration) {
 	b.Helper()
 	ctx := b.Context()
 	last := time.Now()
@@ -160,7 +171,7 @@ func stage(b *testing.B, pool *pgxpool.Pool, file string, phases map[string]time
 		phases[name] += time.Since(last)
 		last = time.Now()
 	}
-	stage, err := target.Open(ctx, pool, reverseSync(), "public", "bench//contacts", 1, []target.Column{
+	stage, err := target.Open(ctx, pool, reverseSync(b), "public", "bench//contacts", 1, []target.Column{
 		{Name: "id", Type: "bigint"},
 		{Name: "name", Type: "text"},
 		{Name: "score", Type: "numeric"},
@@ -176,7 +187,7 @@ func stage(b *testing.B, pool *pgxpool.Pool, file string, phases map[string]time
 		b.Fatal(err)
 	}
 	phase("load")
-	if plan, err := stage.Plan(ctx, target.Extent{Whole: true}); err != nil || plan.Update != reverseRows {
+	if plan, err := stage.Plan(ctx, target.Extent{Whole: true}); err != nil || plan.Update != rows {
 		b.Fatal(plan, err)
 	}
 	phase("plan")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -11,10 +12,12 @@ import (
 
 	"cloud.google.com/go/bigquery"
 	gocmp "github.com/google/go-cmp/cmp"
+	"google.golang.org/api/googleapi"
 	"pgregory.net/rapid"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/warehouse"
+	emulator "github.com/tidemark-data/tidemark/test/bigquery"
 )
 
 func appendsSource(table string) warehouse.Source {
@@ -95,6 +98,17 @@ func TestWhenAppendsAreNotBelieved(t *testing.T) {
 			q.do(t, "ALTER TABLE shop.events ADD COLUMN more STRING")
 		}, false},
 		"less history in the dataset": {func(_ *testing.T, q *quay, _ *warehouse.Source) { q.pass(50 * time.Hour) }, true},
+		"a dataset that nobody may look at": {func(t *testing.T, q *quay, _ *warehouse.Source) {
+			t.Helper()
+			q.server.Intercept(func(c emulator.Call) error {
+				if c.Method == "datasets.get" && c.Phase == emulator.Before {
+					return &googleapi.Error{Code: http.StatusForbidden, Errors: []googleapi.ErrorItem{{Reason: "accessDenied"}}}
+				}
+				return nil
+			})
+			q.pass(50 * time.Hour)
+		}, true},
+		"two days": {func(_ *testing.T, q *quay, _ *warehouse.Source) { q.pass(50 * time.Hour) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -655,3 +655,26 @@ func TestMoreRejectsThanARequestHolds(t *testing.T) {
 		t.Error("with one less the run is whole")
 	}
 }
+
+// TestRowsThatShareAKeyAreNeverConfirmed, whoever says they are in the table: which of
+// them is? Nor is one that has no key.
+func TestRowsThatShareAKeyAreNeverConfirmed(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	source := ledgerSource("customers")
+	q.do(t, copiesSQL("customers", []copied{{0, "n"}, {1, "a"}, {1, "b"}, {2, "c"}, {2, "c"}, {3, "d"}}))
+	for range 2 {
+		r, rows := q.take(t, source, warehouse.Take{All: true})
+		sees(t, "all", []string{"1 a", "1 b", "2 c", "2 c", "3 d", "NULL n"}, rows)
+		q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
+	}
+	r, rows := q.take(t, source, warehouse.Take{})
+	sees(t, "what is left", []string{"1 a", "1 b", "2 c", "2 c", "NULL n"}, rows)
+	q.confirm(t, source, r, warehouse.Confirmed{Only: []int64{rows[0].fingerprint, rows[2].fingerprint, rows[4].fingerprint}})
+	q.do(t, copiesSQL("customers", []copied{{1, "a"}, {2, "c"}, {3, "d"}}))
+	r, rows = q.take(t, source, warehouse.Take{})
+	sees(t, "once they are one", []string{"1 a", "2 c"}, rows)
+	q.confirm(t, source, r, warehouse.Confirmed{Except: []int64{}})
+	_, rows = q.take(t, source, warehouse.Take{})
+	sees(t, "at last", nil, rows)
+}

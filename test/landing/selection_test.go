@@ -2,6 +2,7 @@ package landing_test
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
 	gocmp "github.com/google/go-cmp/cmp"
+	"google.golang.org/api/googleapi"
 
 	"github.com/tidemark-data/tidemark/shared/fault"
 	"github.com/tidemark-data/tidemark/shared/warehouse"
@@ -215,6 +217,43 @@ func TestMistakesInASource(t *testing.T) {
 	d, err := q.client.Describe(t.Context(), warehouse.Source{Dataset: dataset, From: "scores", Key: []string{"id"}, Columns: []string{"absent"}})
 	if diff := gocmp.Diff([]string{"id", "name", "score", "list", "day"}, d.Columns); err != nil || diff != "" {
 		t.Errorf("with a column that is missing it has (-want +got):\n%s%v", diff, err)
+	}
+}
+
+// TestAQueryThatCannotBeReadFrom, as one WITH RECURSIVE: BigQuery takes it alone.
+func TestAQueryThatCannotBeReadFrom(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	q.do(t, "CREATE TABLE shop.scores AS SELECT 1 AS id")
+	var checks atomic.Int64
+	q.server.Intercept(func(c emulator.Call) error {
+		if c.Method == "jobs.insert" && c.Phase == emulator.Before && checks.Add(1) == 2 {
+			return &googleapi.Error{Code: http.StatusBadRequest, Message: "not at the top level", Errors: []googleapi.ErrorItem{{Reason: "invalidQuery"}}}
+		}
+		return nil
+	})
+	_, err := q.client.Describe(t.Context(), warehouse.Source{Dataset: dataset, Query: "SELECT id FROM scores", Key: []string{"id"}})
+	if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || !strings.Contains(remedy, "view") {
+		t.Errorf("it is a %s error with remedy %q: %v", class, remedy, err)
+	}
+}
+
+// TestTablesThatNobodyMayLookAt do not stop who reads them through a view.
+func TestTablesThatNobodyMayLookAt(t *testing.T) {
+	t.Parallel()
+	q := newQuay(t)
+	q.do(t, "CREATE TABLE shop.a AS SELECT 1 AS id, 'a' AS name")
+	for reason, seen := range map[string]bool{"accessDenied": true, "quotaExceeded": false} {
+		q.server.Intercept(func(c emulator.Call) error {
+			if c.Method == "tables.get" && c.Phase == emulator.Before {
+				return &googleapi.Error{Code: http.StatusForbidden, Errors: []googleapi.ErrorItem{{Reason: reason}}}
+			}
+			return nil
+		})
+		d, err := q.client.Describe(t.Context(), warehouse.Source{Dataset: dataset, From: "a", Key: []string{"id"}})
+		if (err == nil) != seen || seen && (len(d.Tables) != 1 || !d.Tables[0].Changed.IsZero()) {
+			t.Errorf("%s: tables %v, error %v", reason, d.Tables, err)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ func followed(t *testing.T) string {
 		"plain.yaml":  "pipeline: plain\ndestination: {dataset: plain}\n",
 		"fanned.yaml": "pipeline: fanned\ndestination: {dataset: all}\ntenants: {query: SELECT 1, column: id, dataset: \"org_{slug}_v2\"}\n",
 	} {
-		file += "reverse_etl:\n  - {name: s, mode: insert, query: SELECT 1, target: {table: t, key: {a: a}}, after: [{table: scores}, {table: elsewhere.scores}, {table: a+b|c}]}\n"
+		file += "reverse_etl:\n  - {name: s, mode: insert, query: SELECT 1, target: {table: t, key: {a: a}}, after: [{table: scores}, {table: elsewhere.scores}, {table: a+b|c}, {table: elsewhere.shards_*}]}\n"
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestFollowedTables(t *testing.T) {
 	}
 	for _, project := range []string{"test-project", "test-projects", "other"} {
 		for _, dataset := range []string{"plain", "all", "elsewhere", "org_acme_v2", "org_hooli_2_v2", "org__v2", "org_acme", "Plain", "plainer"} {
-			for _, table := range []string{"scores", "scores$20260101", "scores_20260101", "Scores", "my_scores", "a+b|c", "aab", "c"} {
+			for _, table := range []string{"scores", "scores$20260101", "scores_20260101", "Scores", "my_scores", "a+b|c", "aab", "c", "shards", "shards_20260101", "myshards_1"} {
 				name := "projects/" + project + "/datasets/" + dataset + "/tables/" + table
 				for _, config := range []string{"queryConfig", "loadConfig", "tableCopyConfig"} {
 					ended := jobThatWrote(t, config, name)
