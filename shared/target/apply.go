@@ -449,10 +449,7 @@ func (s *Staging) available(ctx context.Context) error {
 }
 
 func (s *Staging) reject(ctx context.Context, n int64, w work, cause *dataError) error {
-	r := Reject{Column: cause.column, Reason: "SQLSTATE " + cause.code + ": " + cause.message}
-	if cause.constraint != "" {
-		r.Reason += " (constraint " + cause.constraint + ")"
-	}
+	r := Reject{Column: cause.column, Reason: cause.reason()}
 	if len(*w.rejects) == MaxRejects {
 		return TooMany(cause.Error())
 	}

@@ -136,6 +136,9 @@ func (s *Staging) identify() error {
 	if _, known := deletedNow()[s.deleted.Base]; !known {
 		return fault.Fix(fmt.Errorf("column %s of %s is of type %s, which cannot say that a row is deleted", s.deleted.Name, s.table.Name, s.deleted.Type), "name a boolean, date or timestamp column as deleted_column")
 	}
+	if s.deleted.NotNull && s.deleted.Base != "bool" {
+		return fault.Fix(fmt.Errorf("column %s of %s must not be NULL, as it is of a row that is not deleted", s.deleted.Name, s.table.Name), "ALTER TABLE .. ALTER COLUMN .. DROP NOT NULL, or name a boolean column as deleted_column")
+	}
 	return nil
 }
 
@@ -180,6 +183,9 @@ func (s *Staging) rights() []catalog.Right {
 		for _, c := range s.all() {
 			out = append(out, catalog.Right{Privilege: "INSERT", Column: c.column.Name})
 		}
+	}
+	if s.sync.Where != "" { // it may name any column
+		out = append(out, catalog.Right{Privilege: "SELECT"})
 	}
 	if s.updates() {
 		for _, c := range s.values {

@@ -108,6 +108,7 @@ func TestDecodeNotifications(t *testing.T) {
 			tick.Ended{Name: "projects/example-project/jobs/bquxjob_2f4a6b1c_18f3a1d9e07", When: at(t, "2026-05-02T11:00:02.5Z"), Project: project, Dataset: "crm", Table: "scores"},
 		},
 		{"an error without a code", logged, fixture(t, "job_query.json", `"jobState": "DONE"`, `"jobState": "DONE", "errorResult": {"message": "?"}`), func() tick.Ended { e := query; e.Succeeded = false; return e }()},
+		{"an error that says nothing", logged, fixture(t, "job_query.json", `"jobState": "DONE"`, `"jobState": "DONE", "errorResult": {"code": 11}`), func() tick.Ended { e := query; e.Succeeded = false; return e }()},
 		{"an empty error", logged, fixture(t, "job_query.json", `"jobState": "DONE"`, `"jobState": "DONE", "errorResult": {}`), query},
 		{"a job without an end", logged, fixture(t, "job_query.json", `"endTime": "2026-05-02T08:15:07.904Z",`, ""), func() tick.Ended { e := query; e.When = at(t, "2026-05-02T10:00:00Z"); return e }()},
 		{"a job of a sync", logged, fixture(t, "job_query.json", `"team": "crm"`, `"tidemark-sync": "scores"`), own},
@@ -166,6 +167,7 @@ func TestDecodeRefusesNotifications(t *testing.T) {
 		data       string
 	}{
 		{"a notification of Cloud Storage", of("OBJECT_FINALIZE", "JSON_API_V1"), `{"kind":"storage#object"}`},
+		{"another event", of("TRANSFER_RUN_STARTED", "JSON_API_V1"), run},
 		{"another format", of("TRANSFER_RUN_FINISHED", "JSON_API_V2"), run},
 		{"no format", map[string]string{"eventType": "TRANSFER_RUN_FINISHED"}, run},
 		{"both", map[string]string{"eventType": "TRANSFER_RUN_FINISHED", "payloadFormat": "JSON_API_V1", "logging.googleapis.com/timestamp": "2026-05-02T08:15:07Z"}, run},

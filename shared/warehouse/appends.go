@@ -98,7 +98,7 @@ func (s *Source) appendedSQL(schema bigquery.Schema, again bool) string {
 	}
 	names := strings.Join(quoteAll(append(s.columns(), KeyColumn)), ", "+sourceAlias+".")
 	newest := sourceAlias + "." + at + " DESC"
-	key := sourceAlias + "." + quote(KeyColumn)
+	key := encodedSQL(columnsSQL(sourceAlias, s.Key)) // not its fingerprint: another key's row would hide one
 	return fmt.Sprintf("SELECT %[1]s.%[2]s FROM (%[3]s) AS %[1]s WHERE TRUE QUALIFY RANK() OVER (PARTITION BY %[4]s ORDER BY %[5]s) = 1 AND ROW_NUMBER() OVER (PARTITION BY %[4]s, %[6]s ORDER BY %[5]s) = 1",
 		sourceAlias, names, rows, key, newest, s.rowSQL(schema))
 }

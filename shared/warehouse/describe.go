@@ -246,7 +246,7 @@ func unseen(err error) bool {
 
 // below is what a view reads.
 func (c *Client) below(ctx context.Context, view *bigquery.Table, sql string, legacy bool) ([]*bigquery.Table, error) {
-	found, err := c.dry(ctx, statement{dataset: view.DatasetID, sql: sql}, legacy)
+	found, err := c.dry(ctx, statement{project: view.ProjectID, dataset: view.DatasetID, sql: sql}, legacy)
 	if unseen(err) {
 		return nil, nil
 	}

@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -48,6 +49,7 @@ func (c *Client) Query(ctx context.Context, dataset, sql string, labels map[stri
 
 // statement is one to send, in the words of this package.
 type statement struct {
+	project    string // where tables are that no project is named of; "": ours
 	dataset    string // where unqualified tables are
 	sql        string
 	parameters []bigquery.QueryParameter
@@ -60,7 +62,7 @@ func (c *Client) prepare(ctx context.Context, s statement) (*bigquery.Query, err
 		return nil, err
 	}
 	q := client.Query(s.sql)
-	q.DefaultProjectID, q.DefaultDatasetID = c.config.Project, s.dataset
+	q.DefaultProjectID, q.DefaultDatasetID = cmp.Or(s.project, c.config.Project), s.dataset
 	q.Parameters, q.Labels = s.parameters, s.labels
 	return q, nil
 }
@@ -69,6 +71,9 @@ func (c *Client) prepare(ctx context.Context, s statement) (*bigquery.Query, err
 func (c *Client) query(ctx context.Context, s statement) (*Result, ran, error) {
 	done, err := c.run(ctx, s, "query", fault.Permanent)
 	r := done.result()
+	if refused, ok := errors.AsType[*bigquery.Error](err); ok && refused.Reason == "responseTooLarge" {
+		err = fault.Fix(err, "the result is over BigQuery's 10 GB: read less of it at a time, or by changes: ledger, for which there is no limit")
+	}
 	if err != nil {
 		return r, done, err
 	}

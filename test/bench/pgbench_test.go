@@ -3,7 +3,6 @@ package bench_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tidemark-data/tidemark/test/postgres"
 )
@@ -57,14 +54,11 @@ func BenchmarkReverseBesideLoad(b *testing.B) {
 		}
 	})
 	url := server.URL("postgres")
-	pool, err := pgxpool.New(context.WithoutCancel(b.Context()), url)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(pool.Close)
+	pool := newPool(b, url)
 	load := newLoad(b, server)
 	binary := filepath.Join(b.TempDir(), "contacts.copy")
-	export(b, url, binary, "BINARY", loadedRows)
+	export(b, url, binary, "BINARY", contacts(2, loadedRows))
+	sync := reverseSync(b)
 	var ratios []float64
 	for range b.N {
 		fillContacts(b, url, loadedRows)
@@ -75,7 +69,9 @@ func BenchmarkReverseBesideLoad(b *testing.B) {
 		start := time.Now()
 		go func() {
 			defer close(ended)
-			stage(b, pool, binary, loadedRows, phases)
+			if err := stage(b.Context(), pool, sync, binary, phases); err != nil {
+				b.Error(err)
+			}
 		}()
 		during := slices.DeleteFunc(load.until(ended), func(t transaction) bool { return t.at.Before(start) })
 		took := time.Duration(0)

@@ -12,8 +12,8 @@ import (
 	"github.com/tidemark-data/tidemark/test/bigquery/dialect"
 )
 
-// The change history of a table costs nothing until a query asks for it. Until
-// then only the moments and numbers of the rows at its end are noted; from then
+// The change history of a table costs nothing until a query asks for it, unless
+// Options.ChangeHistory is set. Until then only the moments and numbers of the rows at its end are noted; from then
 // on rows are copied to a table beside it before anything changes them, because
 // APPENDS answers them as they were appended.
 // https://cloud.google.com/bigquery/docs/change-history
@@ -71,7 +71,12 @@ func (s *Server) noteAppend(t *table, rows int64) {
 // lock rows.
 func (s *Server) beforeChange(ctx context.Context, t *table, fields []field) error {
 	if t.copies.Load() == nil {
-		return nil
+		if !s.changeHistory || len(t.history.appended) == 0 {
+			return nil
+		}
+		if err := s.openHistory(ctx, t, fields); err != nil {
+			return err
+		}
 	}
 	return s.copyAppended(ctx, t, fields)
 }
@@ -156,14 +161,13 @@ func (s *Server) copyAppended(ctx context.Context, t *table, fields []field) err
 	for i, f := range fields {
 		names[i] = f.name
 	}
-	query := "INSERT INTO " + copies + " (" + quotedList(names, "") + ", " + quoteIdent(appendedAtColumn) + ") SELECT " +
-		quotedList(names, "t.") + ", r.c FROM " + t.real() + " AS t JOIN (VALUES " + strings.Join(ranges, ", ") + ") AS r(a, b, c) ON t.rowid >= r.a AND t.rowid < r.b"
-	copied, err := s.store.db.ExecContext(ctx, query)
+	copied, err := s.store.changed(ctx, "INSERT INTO "+copies+" ("+quotedList(names, "")+", "+quoteIdent(appendedAtColumn)+") SELECT "+
+		quotedList(names, "t.")+", r.c FROM "+t.real()+" AS t JOIN (VALUES "+strings.Join(ranges, ", ")+") AS r(a, b, c) ON t.rowid >= r.a AND t.rowid < r.b")
 	if err != nil {
-		return duckError(err)
+		return err
 	}
-	if n, err := copied.RowsAffected(); err != nil || n != want {
-		return fmt.Errorf("copying the rows appended to %s: %d of %d (%w)", t.id, n, want, err)
+	if copied != want {
+		return fmt.Errorf("copying the rows appended to %s: %d of %d are there", t.id, copied, want)
 	}
 	for i := range h.appended {
 		h.appended[i].copied = true
@@ -300,9 +304,7 @@ func (s *Server) openHistory(ctx context.Context, t *table, fields []field) erro
 	if copies := t.copies.Load(); copies != nil {
 		return s.store.exec(ctx, "DELETE FROM "+*copies+" WHERE "+quoteIdent(appendedAtColumn)+" < make_timestamptz("+strconv.FormatInt(s.now().Add(-defaultTimeTravel).UnixMicro(), 10)+")")
 	}
-	s.cat.mu.Lock()
-	name := quoteIdent(realSchema) + "." + quoteIdent("$appended "+s.cat.physicalName(t.id))
-	s.cat.mu.Unlock()
+	name := quoteIdent(realSchema) + "." + quoteIdent("$appended "+t.physical)
 	columns := make([]string, 0, len(fields)+1)
 	for _, f := range fields {
 		columns = append(columns, quoteIdent(f.name)+" "+f.duckType())

@@ -195,6 +195,40 @@ func TestAppendsOfChangedRows(t *testing.T) {
 	}
 }
 
+// TestChangeHistory: with the option nobody needs to ask before rows change.
+func TestChangeHistory(t *testing.T) {
+	t.Parallel()
+	c := newClock(morning)
+	b := start(t, bigquery.Options{Now: c.Now, ChangeHistory: true})
+	ds := b.dataset(t, "shop")
+	simpleTable(t, b)
+	c.advance(time.Minute)
+	b.query(t, "INSERT INTO shop.t (id, name) VALUES (1, 'a'), (2, 'b')")
+	c.advance(time.Minute)
+	b.query(t, "UPDATE shop.t SET name = 'changed' WHERE id = 1")
+	b.query(t, "INSERT INTO shop.t (id, name) VALUES (3, 'c')")
+	c.advance(time.Minute)
+	b.into(t, ds.Table("t"), gcp.WriteTruncate, "SELECT 4 AS id, 'd' AS name")
+	c.advance(time.Minute)
+	wantText(t, "the history", b.appended(t, "shop.t", nil, nil), "1:1=a 1:2=b 2:3=c 3:4=d")
+}
+
+// TestHistoryOfExpiredPartitions: what expires with its partition was appended
+// all the same.
+func TestHistoryOfExpiredPartitions(t *testing.T) {
+	t.Parallel()
+	c := newClock(morning)
+	b := start(t, bigquery.Options{Now: c.Now, ChangeHistory: true})
+	b.dataset(t, "shop")
+	b.query(t, "CREATE TABLE shop.t (id INT64, name STRING, day DATE) PARTITION BY day OPTIONS (partition_expiration_days = 2)")
+	b.query(t, "INSERT INTO shop.t (id, name, day) VALUES (1, 'a', '2026-11-18'), (2, 'b', '2026-11-20')")
+	c.advance(24 * time.Hour)
+	if got := b.query(t, "SELECT id FROM shop.t"); !cmp.Equal(got, [][]gcp.Value{{int64(2)}}) {
+		t.Errorf("the table holds %v", got)
+	}
+	wantText(t, "the history", b.appended(t, "shop.t", nil, nil), "0:1=a 0:2=b")
+}
+
 // TestAppendsOfMovedRows: DuckDB appends the rows of such a table that it
 // updates, which must not come as appended.
 func TestAppendsOfMovedRows(t *testing.T) {

@@ -255,7 +255,7 @@ func (t *table) viewRequest(view string, within []tableID) statementRequest {
 
 // translate turns the statement into DuckDB's SQL.
 func (s *Server) translate(ctx context.Context, q statementRequest, p *prepared) error {
-	var o dialect.Options
+	o := dialect.Options{Now: s.store.now}
 	o.DefaultProject, o.DefaultDataset = q.defaults()
 	o.Table = func(project, dataset, name string) (string, error) {
 		return s.resolveTable(ctx, q, tableID{project, dataset, name}, p)

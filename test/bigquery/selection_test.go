@@ -12,6 +12,8 @@ import (
 	"cloud.google.com/go/civil"
 	"github.com/dgryski/go-farm"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidemark-data/tidemark/test/bigquery"
 )
 
 // orders is a table with a cursor column of each type, two rows with one and
@@ -67,7 +69,7 @@ func TestWrappedSelection(t *testing.T) {
 			t.Errorf("%s with a reject: %s", column, diff)
 		}
 	}
-	got := b.query(t, "SELECT MAX(ts), MAX(dt), MAX(day), MAX(n), MAX(price), MAX(name), MAX(raw), CURRENT_TIMESTAMP() > TIMESTAMP '2020-01-01 00:00:00+00' FROM shop.orders")
+	got := b.query(t, "SELECT MAX(ts), MAX(dt), MAX(day), MAX(n), MAX(price), MAX(name), MAX(raw), CURRENT_TIMESTAMP() FROM shop.orders")
 	want := [][]gcp.Value{{
 		time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC),
 		civil.DateTime{Date: civil.Date{Year: 2026, Month: 11, Day: 2}},
@@ -76,7 +78,7 @@ func TestWrappedSelection(t *testing.T) {
 		big.NewRat(2, 1),
 		"c",
 		[]byte("y"),
-		true,
+		november.Now(),
 	}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b *big.Rat) bool { return a.Cmp(b) == 0 })); diff != "" {
 		t.Error(diff)
@@ -131,6 +133,38 @@ func TestLongArray(t *testing.T) {
 	}
 	got := b.query(t, "SELECT 'it\\'s 2999' IN UNNEST(@texts), 'its 2999' IN UNNEST(@texts)", gcp.QueryParameter{Name: "texts", Value: texts})
 	if diff := cmp.Diff([][]gcp.Value{{true, false}}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestCurrentTime: a statement has one time, of the emulator's clock, as a view
+// has that is read later.
+func TestCurrentTime(t *testing.T) {
+	t.Parallel()
+	c := newClock(morning)
+	b := start(t, bigquery.Options{Now: c.Now})
+	ds := b.dataset(t, "d")
+	b.table(t, ds, "v", &gcp.TableMetadata{ViewQuery: "SELECT CURRENT_TIMESTAMP() AS moment"})
+	for range 3 {
+		want := [][]gcp.Value{{c.Now(), c.Now(), civil.DateOf(c.Now()), int64(1), int64(5000)}}
+		got := b.query(t, "SELECT CURRENT_TIMESTAMP(), MAX(moment), CURRENT_DATE, COUNT(DISTINCT CURRENT_TIMESTAMP()), COUNT(*) FROM d.v CROSS JOIN UNNEST(GENERATE_ARRAY(1, 5000))")
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		c.advance(time.Hour)
+	}
+}
+
+// TestTimeStandsStill: however fast the clock runs, a statement has one time.
+func TestTimeStandsStill(t *testing.T) {
+	t.Parallel()
+	c := newClock(morning)
+	b := start(t, bigquery.Options{Now: func() time.Time {
+		c.advance(time.Second)
+		return c.Now()
+	}})
+	got := b.query(t, "SELECT COUNT(DISTINCT TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL DIV(n, 10000) SECOND)), COUNTIF(CURRENT_TIMESTAMP() != CURRENT_TIMESTAMP) FROM UNNEST(GENERATE_ARRAY(1, 5000)) AS n")
+	if diff := cmp.Diff([][]gcp.Value{{int64(1), int64(0)}}, got); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -35,6 +35,11 @@ type Options struct {
 	// table as being streamed to, so that it can neither be renamed nor get
 	// another type of column; default 5 hours, negative for none.
 	StreamingInUse time.Duration
+	// ChangeHistory has every table keep what was appended to it for APPENDS before
+	// it is changed, as BigQuery does, which copies such rows. Without it a table
+	// does so from the first APPENDS of it on, and APPENDS of rows that were changed
+	// before that is refused.
+	ChangeHistory bool
 	// Limits are the quotas that are counted, default BigQuery's.
 	Limits Limits
 	// CloudStorageHost is the host:port of the Cloud Storage emulator that load
@@ -57,6 +62,7 @@ type Server struct {
 	// applyDelay and schemaDelay are each a time.Duration.
 	applyDelay, schemaDelay atomic.Int64
 	streamingInUse          time.Duration
+	changeHistory           bool
 	limits                  Limits
 	cloudStorage            string
 	objects                 *http.Client // of cloudStorage
@@ -94,7 +100,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, rest.Close())
 	}
-	st, err := openStore(ctx)
+	st, err := openStore(ctx, o.Now)
 	if err != nil {
 		return nil, errors.Join(err, rest.Close(), storage.Close())
 	}
@@ -103,6 +109,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	s.SetApplyDelay(o.ApplyDelay)
 	s.SetSchemaDelay(o.SchemaDelay)
 	s.streamingInUse, s.limits = o.StreamingInUse, o.Limits.orDefault()
+	s.changeHistory = o.ChangeHistory
 	if s.streamingInUse == 0 {
 		s.streamingInUse = defaultStreamingInUse
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/duckdb/duckdb-go/v2"
 
@@ -22,9 +23,12 @@ const maxConnections = 32
 const realSchema = "main"
 
 // store is the DuckDB behind the emulator.
-type store struct{ db *sql.DB }
+type store struct {
+	db  *sql.DB
+	now string // DuckDB's expression of the emulator's clock
+}
 
-func openStore(ctx context.Context) (*store, error) {
+func openStore(ctx context.Context, clock func() time.Time) (*store, error) {
 	connector, err := duckdb.NewConnector("", nil)
 	if err != nil {
 		return nil, fmt.Errorf("opening DuckDB: %w", err)
@@ -32,7 +36,7 @@ func openStore(ctx context.Context) (*store, error) {
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(maxConnections)
 	db.SetMaxIdleConns(maxConnections)
-	st := &store{db}
+	st := &store{db: db}
 	for _, setting := range []string{
 		// TIMESTAMP values are instants; their civil parts are UTC's unless a
 		// function names another zone.
@@ -49,7 +53,11 @@ func openStore(ctx context.Context) (*store, error) {
 			return nil, errors.Join(fmt.Errorf("setting up DuckDB: %w", err), db.Close())
 		}
 	}
-	if err := dialect.Register(ctx, db); err != nil {
+	err = dialect.Register(ctx, db)
+	if err == nil {
+		st.now, err = dialect.RegisterClock(ctx, db, clock)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("setting up DuckDB: %w", err), db.Close())
 	}
 	return st, nil
@@ -67,6 +75,19 @@ func (st *store) exec(ctx context.Context, query string) error {
 		return fmt.Errorf("running %s: %w", query, err)
 	}
 	return nil
+}
+
+// changed is exec that counts the rows.
+func (st *store) changed(ctx context.Context, query string) (int64, error) {
+	result, err := st.db.ExecContext(ctx, query) //nolint:gosec // identifiers are quoted, literals checked
+	if err != nil {
+		return 0, fmt.Errorf("running %s: %w", query, err)
+	}
+	rows, err := result.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("counting rows: %w", err)
+	}
+	return rows, nil
 }
 
 // scalar runs a query of one row and scans it into dst.

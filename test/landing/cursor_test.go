@@ -141,16 +141,21 @@ func TestWhenACursorIsNotBelieved(t *testing.T) {
 	}
 }
 
-func TestACursorThatBecameAText(t *testing.T) {
+// TestACursorThatIsOfAnotherTypeNow has every row read, if it is still one.
+func TestACursorThatIsOfAnotherTypeNow(t *testing.T) {
 	t.Parallel()
 	q := newQuay(t)
 	q.do(t, "CREATE TABLE shop.scores AS SELECT 1 AS id, 10 AS n")
 	source := warehouse.Source{Dataset: dataset, From: "scores", Key: []string{"id"}, Changes: warehouse.ChangesCursor, Cursor: "n"}
 	r, _ := q.take(t, source, warehouse.Take{})
+	q.do(t, "CREATE OR REPLACE TABLE shop.scores AS SELECT 1 AS id, DATE '1969-01-01' AS n")
+	if r, rows := q.take(t, source, warehouse.Take{After: r.Next()}); !r.Whole || len(rows) != 1 {
+		t.Errorf("of a date %d rows are taken, whole %t", len(rows), r.Whole)
+	}
 	q.do(t, "CREATE OR REPLACE TABLE shop.scores AS SELECT 1 AS id, 'x' AS n")
 	_, err := q.client.Select(t.Context(), source, warehouse.Take{After: r.Next()})
 	if class, remedy := fault.Classify(err); err == nil || class != fault.Permanent || remedy == "" {
-		t.Errorf("it is a %s error with remedy %q: %v", class, remedy, err)
+		t.Errorf("of a text it is a %s error with remedy %q: %v", class, remedy, err)
 	}
 }
 

@@ -287,11 +287,11 @@ func TestValidate(t *testing.T) {
 			columns: column("v"), rows: []string{"1, NULL", "2, NULL", "9, 8"}, applied: []int64{9},
 		},
 		"foreign key of other types and collations": {
-			sql: `CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE TABLE p (n numeric UNIQUE, c text COLLATE ci UNIQUE, d varchar(9) COLLATE "C" UNIQUE);
-				INSERT INTO p VALUES (1, 'One', 'one'); CREATE DOMAIN dom AS int;
-				CREATE TABLE t (id bigint PRIMARY KEY, a dom REFERENCES p (n), b varchar(5) REFERENCES p (c), c text REFERENCES p (d))`,
-			columns: []target.Column{id, {Name: "a", Type: "bigint"}, {Name: "b", Type: "text"}, {Name: "c", Type: "text"}},
-			rows:    []string{"1, 1, 'ONE', 'one'", "2, 2, 'ONE', 'one'", "3, 1, 'TWO', 'one'", "4, 1, 'one', 'One'"}, planned: []int64{2, 3, 4},
+			sql: `CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE TABLE p (n numeric UNIQUE, c text COLLATE ci UNIQUE, d varchar(9) COLLATE "C" UNIQUE, e text UNIQUE);
+				INSERT INTO p VALUES (1, 'One', 'one', 'ab'); CREATE DOMAIN dom AS int;
+				CREATE TABLE t (id bigint PRIMARY KEY, a dom REFERENCES p (n), b varchar(5) REFERENCES p (c), c text REFERENCES p (d), e char(5) REFERENCES p (e))`,
+			columns: []target.Column{id, {Name: "a", Type: "bigint"}, {Name: "b", Type: "text"}, {Name: "c", Type: "text"}, {Name: "e", Type: "text"}},
+			rows:    []string{"1, 1, 'ONE', 'one', 'ab'", "2, 2, 'ONE', 'one', 'ab'", "3, 1, 'TWO', 'one', 'ab'", "4, 1, 'one', 'One', 'ab'", "5, 1, 'one', 'one', 'AB'"}, planned: []int64{2, 3, 4, 5},
 		},
 		"foreign key to partitions": {
 			sql: `CREATE TABLE p (id bigint PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p DEFAULT;

@@ -167,6 +167,14 @@ func TestLedgers(t *testing.T) {
 	if diff := cmp.Diff(slices.Sorted(slices.Values(want)), got); diff != "" || len(want) < 2 {
 		t.Errorf("local.ledgers (-in Go +in Terraform):\n%s", diff)
 	}
+	for _, folder := range folders(t) {
+		kept := slices.ContainsFunc(pipelines(t, folder), func(p pipeline.Pipeline) bool {
+			return slices.ContainsFunc(p.ReverseETL, func(s pipeline.Sync) bool { return s.Changes == pipeline.ChangesLedger })
+		})
+		if got := local[map[string]any](t, evaluate(t, base(folder)), "ledgers"); len(got) > 0 != kept {
+			t.Errorf("%s: datasets of ledgers %v, and it keeps some: %t", folder, got, kept)
+		}
+	}
 }
 
 // TestBuckets: the buckets of CSV files, each once; not what is filled in, nor what is

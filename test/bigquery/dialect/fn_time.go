@@ -6,11 +6,15 @@ import (
 )
 
 // currentTime is CURRENT_TIMESTAMP and its siblings in a zone.
-func currentTime(name, zone string) (value, bool) {
-	local := "(now() AT TIME ZONE " + zone + ")"
+func (e *printer) currentTime(name, zone string) (value, bool) {
+	now := e.o.Now
+	if now == "" {
+		now = "now()"
+	}
+	local := "(" + now + " AT TIME ZONE " + zone + ")"
 	switch name {
 	case "CURRENT_TIMESTAMP":
-		return typed(kindTimestamp, "now()"), true
+		return typed(kindTimestamp, "%s", now), true
 	case "CURRENT_DATE":
 		return typed(kindDate, "CAST(%s AS DATE)", local), true
 	case "CURRENT_DATETIME":
@@ -29,7 +33,7 @@ func (e *printer) timeCall(s *scope, c *call) (value, bool) {
 		if c.name == "CURRENT_TIMESTAMP" {
 			arity(c, 0, 0)
 		}
-		return currentTime(c.name, e.zone(s, c, 0))
+		return e.currentTime(c.name, e.zone(s, c, 0))
 	case "DATE":
 		arity(c, 1, 3)
 		return e.dateOf(s, c), true

@@ -75,7 +75,7 @@ func (e *printer) path(s *scope, x *path) value {
 			return v
 		}
 	}
-	if zone, ok := systemName(x); ok {
+	if zone, ok := e.systemName(x); ok {
 		return zone
 	}
 	reject(x.position, "Unrecognized name: %s", strings.Join(x.parts, "."))
@@ -83,11 +83,11 @@ func (e *printer) path(s *scope, x *path) value {
 }
 
 // systemName gives functions that BigQuery lets one call without parentheses.
-func systemName(x *path) (value, bool) {
+func (e *printer) systemName(x *path) (value, bool) {
 	if len(x.parts) != 1 {
 		return value{}, false
 	}
-	return currentTime(strings.ToUpper(x.parts[0]), "'UTC'")
+	return e.currentTime(strings.ToUpper(x.parts[0]), "'UTC'")
 }
 
 func (e *printer) pathIn(sc *scope, x *path) (value, bool) {

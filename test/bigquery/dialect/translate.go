@@ -17,6 +17,9 @@ type Options struct {
 	// optional, but what depends on a type (division, CAST, date functions, ...)
 	// is refused on a column whose type is not known.
 	DataTypes func(project, dataset, table string) []ColumnType
+	// Now is DuckDB SQL for the moment that a statement begins, now() by default;
+	// RegisterClock makes another.
+	Now string
 	// Appends and AsOf return the DuckDB relation, in parentheses where it is no
 	// name, that a table's past is. Without them, both are refused.
 	Appends func(Appends) (string, error)

@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/dgryski/go-farm"
 	"github.com/duckdb/duckdb-go/v2"
@@ -36,6 +38,52 @@ func Register(ctx context.Context, db *sql.DB) error {
 		}
 	}
 	return nil
+}
+
+// RegisterClock adds a function to DuckDB that tells the time of a clock of one's
+// own, and returns the expression of it for Options.Now. Like now() it stands
+// still for a transaction.
+func RegisterClock(ctx context.Context, db *sql.DB, now func() time.Time) (expression string, err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return "", fmt.Errorf("connecting: %w", err)
+	}
+	defer conn.Close() //nolint:errcheck // it returns the connection to the pool
+	const name = "bigquery_clock"
+	c := &clock{now: now, begun: map[time.Time]time.Time{}}
+	if err := (goFunction{name, duckdb.TYPE_TIMESTAMP_TZ, duckdb.TYPE_TIMESTAMP_TZ, c.at}).register(conn); err != nil {
+		return "", fmt.Errorf("registering %s: %w", name, err)
+	}
+	return name + "(now())", nil
+}
+
+// clock tells when the latest transactions began by a clock, by when they did by
+// DuckDB's.
+type clock struct {
+	now   func() time.Time
+	mu    sync.Mutex
+	begun map[time.Time]time.Time
+}
+
+// clockKept bounds the transactions that are known: more than can run at once.
+const clockKept = 1000
+
+func (c *clock) at(v driver.Value) (any, error) {
+	begun, ok := v.(time.Time)
+	if !ok {
+		return nil, fmt.Errorf("time of %T", v)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.begun[begun]
+	if !ok {
+		if len(c.begun) >= clockKept {
+			clear(c.begun)
+		}
+		at = c.now()
+		c.begun[begun] = at
+	}
+	return at, nil
 }
 
 // goFunction is a function of one argument, NULL of NULL.
