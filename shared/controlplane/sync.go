@@ -70,7 +70,7 @@ func (s *Store) PastRun(ctx context.Context, unit Unit, id int64, field string) 
 		SELECT outcome, coalesce(detail, '{}'), coalesce((
 		       SELECT max(u.id) FROM tidemark.runs u
 		        WHERE (u.kind, u.pipeline, u.tenant, u.name) = (r.kind, r.pipeline, r.tenant, r.name) AND u.id > r.id
-		          AND u.outcome = 'ok' AND u.detail->>$5 = r.id::text AND u.detail->>'more' IS DISTINCT FROM 'true'), 0)
+		          AND u.outcome = 'ok' AND u.detail->>$5 = r.id::text AND u.detail->>'left' IS DISTINCT FROM 'true'), 0)
 		  FROM tidemark.runs r
 		 WHERE kind = 'reverse_etl' AND pipeline = $1 AND tenant = $2 AND name = $3 AND id = $4`,
 		unit.Pipeline, unit.Tenant, unit.Table, id, field).Scan(&r.Outcome, &r.Detail, &r.UsedBy)
@@ -87,12 +87,14 @@ func (s *Store) PastRun(ctx context.Context, unit Unit, id int64, field string) 
 type SyncEnd struct {
 	State *SyncState // where it stands from now on; nil: where it did. FullAge is ignored
 	Full  bool       // this was a full comparison, as old as the run
-	// Rejects are the rows refused. They take the place of those there are, or, where
-	// Kept, of those with the same key.
+	Whole bool       // every row of the source was compared
+	// Rejects are the rows refused. They take the place of those with a key that there
+	// are, or, where Kept, of those with the same key; of those without one, that no run
+	// but a full one meets again, they take the place where this was one.
 	Rejects []Reject
 	Kept    bool
 	Plan    int64  // a dry run of which Rest is left to be applied; 0: none
-	Rest    string // digest
+	Rest    string // digest; "": not known
 }
 
 // FinishSync closes a run that began with StartRun as FinishRun does, and moves where
@@ -103,8 +105,10 @@ func (s *Store) FinishSync(ctx context.Context, l *Lease, id int64, r Run, end S
 	defer cancel()
 	if failure == nil {
 		failure = l.write(ctx, "moving the sync's position", func(tx pgx.Tx) error { // I1
-			if fresh, err = replaceRejects(ctx, tx, r.Unit, id, end); err != nil {
-				return err
+			if r.Outcome != OutcomeDryRun {
+				if fresh, err = replaceRejects(ctx, tx, r.Unit, id, end); err != nil {
+					return err
+				}
 			}
 			if err := end.move(ctx, tx, r.Unit, id); err != nil {
 				return err
@@ -116,13 +120,13 @@ func (s *Store) FinishSync(ctx context.Context, l *Lease, id int64, r Run, end S
 			return fresh, nil
 		}
 	}
-	if len(end.Rejects) > 0 { // a run that failed before it found any says nothing of those there are
-		end.Kept = true
-		failure = errors.Join(failure, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			fresh, err = replaceRejects(ctx, tx, r.Unit, id, end)
+	end.Kept, end.State = true, nil // a run that failed before it found any says nothing of those there are
+	failure = errors.Join(failure, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if fresh, err = replaceRejects(ctx, tx, r.Unit, id, end); err != nil {
 			return err
-		}))
-	}
+		}
+		return end.move(ctx, tx, r.Unit, id)
+	}))
 	return fresh, s.FinishRun(ctx, id, r, failure)
 }
 
@@ -138,7 +142,7 @@ func (e SyncEnd) move(ctx context.Context, tx pgx.Tx, unit Unit, id int64) error
 			return err
 		}
 	}
-	if e.Plan == 0 {
+	if e.Plan == 0 || e.Rest == "" {
 		return nil
 	}
 	_, err := tx.Exec(ctx, `UPDATE tidemark.runs SET detail = jsonb_set(detail, '{digest}', to_jsonb($2::text)) WHERE id = $1`, e.Plan, e.Rest)
@@ -149,14 +153,18 @@ func (e SyncEnd) move(ctx context.Context, tx pgx.Tx, unit Unit, id int64) error
 // that still cannot be written. fresh are those that were not there before, with the
 // same reason.
 func replaceRejects(ctx context.Context, tx pgx.Tx, unit Unit, run int64, end SyncEnd) (fresh int64, err error) {
-	keys := make([]string, 0, len(end.Rejects))
+	var keys, keyless []string
 	for _, r := range end.Rejects {
-		keys = append(keys, string(r.Key))
+		if r.Key != nil {
+			keys = append(keys, string(r.Key))
+		} else {
+			keyless = append(keyless, string(r.Row))
+		}
 	}
 	rows, err := tx.Query(ctx, `
 		DELETE FROM tidemark.rejects WHERE kind = 'reverse_etl' AND pipeline = $1 AND tenant = $2 AND name = $3
-		   AND (NOT $4 OR key IS NULL OR key::text = ANY ($5))
-		RETURNING column_name, reason, coalesce(row::text, '')`, unit.Pipeline, unit.Tenant, unit.Table, end.Kept, keys)
+		   AND CASE WHEN key IS NULL THEN $7 AND NOT $4 OR coalesce(row::text, '') = ANY ($6) ELSE NOT $4 OR key::text = ANY ($5) END
+		RETURNING column_name, reason, coalesce(row::text, '')`, unit.Pipeline, unit.Tenant, unit.Table, end.Kept, keys, keyless, end.Whole)
 	if err != nil {
 		return 0, fmt.Errorf("recording rejects: %w", err)
 	}

@@ -17,40 +17,44 @@ import (
 // Brake is a limit of the sync that a run is beyond: it stops before it has written
 // anything.
 type Brake struct {
-	Name  string `json:"brake"` // empty, deletes, cascade, swing, stale
-	Found int64  `json:"found"` // rows; of stale, seconds; -1: unknown
-	Why   string `json:"why"`   // with the numbers
+	Name    string `json:"brake"`             // empty, deletes, cascade, swing, stale
+	Subject string `json:"subject,omitempty"` // of cascade, the constraint; of stale, the table
+	Found   int64  `json:"found"`             // rows; of stale, seconds; -1: unknown
+	Why     string `json:"why"`               // with the numbers
 }
 
 // brakes are the limits that what is planned is beyond. last is how many rows the last
 // full comparison read, nil for none.
 func brakes(s *pipeline.Sync, o *Outcome, last *int64) []Brake {
 	var out []Brake
-	add := func(name string, found int64, format string, args ...any) {
-		out = append(out, Brake{name, found, fmt.Sprintf(format, args...)})
+	add := func(name, subject string, found int64, format string, args ...any) {
+		out = append(out, Brake{name, subject, found, fmt.Sprintf(format, args...)})
 	}
-	if s.Mode == pipeline.ModeMirror && o.Whole && o.Rows == 0 {
-		add("empty", 0, "the source is empty, and %d rows would be deleted", o.Delete)
+	rows := o.sourceRows()
+	if rows != nil && *rows == 0 && o.Delete > 0 {
+		add("empty", "", o.Delete, "the source is empty, and %d rows would be deleted", o.Delete)
 	}
 	percent := 100 * float64(o.Delete) / float64(max(o.Table, 1))
 	switch l := s.Limits; {
 	case o.Delete == 0:
 	case l.MaxDeletes >= 0 && o.Delete > l.MaxDeletes:
-		add("deletes", o.Delete, "%d rows of %d would be deleted, and max_deletes is %d", o.Delete, o.Table, l.MaxDeletes)
+		add("deletes", "", o.Delete, "%d rows of %d would be deleted, and max_deletes is %d", o.Delete, o.Table, l.MaxDeletes)
 	case l.MaxDeletePercent >= 0 && percent > 100*l.MaxDeletePercent:
-		add("deletes", o.Delete, "%d rows of %d would be deleted: %.2f %%, and max_delete_percent is %g", o.Delete, o.Table, percent, percentOf(l.MaxDeletePercent))
+		add("deletes", "", o.Delete, "%d rows of %d would be deleted: %.2f %%, and max_delete_percent is %g", o.Delete, o.Table, percent, percentOf(l.MaxDeletePercent))
 	}
-	if len(o.Cascades) > 0 && !s.Limits.AllowCascade {
-		found, list := cascaded(o)
-		add("cascade", found, "deletes would go on to other tables: %s", list)
-	}
-	if last != nil && o.Whole && s.Limits.MaxSwingPercent >= 0 {
-		swing := o.Rows - *last
-		if swing < 0 {
-			swing = -swing
+	for _, c := range o.Cascades {
+		count := fmt.Sprintf("%d rows", c.Rows)
+		if c.Rows < 0 {
+			count = "an unknown number of rows"
 		}
+		if !s.Limits.AllowCascade {
+			add("cascade", c.Table+" "+c.Constraint, c.Rows, "deletes would go on to %s of %s by %s (%s)", count, c.Table, c.Constraint, c.Action)
+		}
+	}
+	if last != nil && rows != nil && s.Limits.MaxSwingPercent >= 0 {
+		swing := max(*rows-*last, *last-*rows)
 		if float64(swing) > s.Limits.MaxSwingPercent*float64(*last) {
-			add("swing", swing, "the source has %d rows, and had %d: more than max_swing_percent, %g, apart", o.Rows, *last, percentOf(s.Limits.MaxSwingPercent))
+			add("swing", "", swing, "the source has %d rows, and had %d: more than max_swing_percent, %g, apart", *rows, *last, percentOf(s.Limits.MaxSwingPercent))
 		}
 	}
 	return out
@@ -59,41 +63,37 @@ func brakes(s *pipeline.Sync, o *Outcome, last *int64) []Brake {
 // percentOf is a share as it was written in the file.
 func percentOf(share float64) float64 { return math.Round(share*1e6) / 1e4 }
 
-func cascaded(o *Outcome) (found int64, list string) {
-	parts := make([]string, len(o.Cascades))
-	for i, c := range o.Cascades {
-		rows := fmt.Sprintf("%d rows", c.Rows)
-		switch {
-		case c.Rows < 0:
-			rows, found = "an unknown number of rows", -1
-		case found >= 0:
-			found += c.Rows
-		}
-		parts[i] = fmt.Sprintf("%s of %s by %s (%s)", rows, c.Table, c.Constraint, c.Action)
-	}
-	return found, strings.Join(parts, ", ")
-}
-
 // stale is the brake for a source that nobody has written to for too long.
 func stale(what string, age, limit time.Duration) Brake {
-	return Brake{"stale", int64(age.Seconds()), fmt.Sprintf("%s was last written to %s ago, and max_staleness is %s", what, age.Round(time.Second), limit)}
+	return Brake{"stale", what, int64(age.Seconds()), fmt.Sprintf("%s was last written to %s ago, and max_staleness is %s", what, age.Round(time.Second), limit)}
+}
+
+// ageless is the brake for one of which nobody can tell.
+func ageless(what string) Brake {
+	return Brake{"stale", what, -1, "BigQuery does not tell when " + what + " was last written to, so that max_staleness cannot be held: name in fresh_tables those of which it does"}
 }
 
 // allowance is what a person has allowed a run to do beyond the brakes.
 type allowance struct {
-	brakes map[string]Brake
-	used   int64 // the run that has used it up; 0: none has
+	brakes map[string]Brake // by id
+	used   int64            // the run that has used it up; 0: none has
 }
 
 // allows reports whether the brake is off: it was when the person looked, and the run
 // goes no further than what was shown.
 func (a allowance) allows(b Brake) bool {
-	shown, ok := a.brakes[b.Name]
+	shown, ok := a.brakes[b.id()]
 	if !ok || a.used != 0 {
 		return false
 	}
-	return b.Name == "stale" || shown.Found < 0 || b.Found >= 0 && b.Found <= shown.Found
+	limit := shown.Found
+	if b.Name == "stale" { // which it has become while the person looked
+		limit += int64((24 * time.Hour).Seconds())
+	}
+	return shown.Found < 0 || b.Found >= 0 && b.Found <= limit
 }
+
+func (b Brake) id() string { return b.Name + " " + b.Subject }
 
 // allowed reads what the message refers to: the run that brakes stopped, or the dry run
 // whose plan is approved, with its outcome.
@@ -123,7 +123,7 @@ func (r *Runner) allowed(ctx context.Context, unit controlplane.Unit, m tick.Mes
 	}
 	a := allowance{brakes: map[string]Brake{}, used: past.UsedBy}
 	for _, b := range o.Brakes {
-		a.brakes[b.Name] = b
+		a.brakes[b.id()] = b
 	}
 	return a, o, nil
 }

@@ -16,6 +16,7 @@ type Outcome struct {
 	StandIn   bool             `json:"stand_in,omitempty"` // the rows were a file's, in place of the sync's source
 	Whole     bool             `json:"whole"`              // every row of the source was compared
 	Rows      int64            `json:"rows"`               // read
+	Source    *int64           `json:"source,omitempty"`   // rows that it has, where only some were read and that was counted
 	Insert    int64            `json:"insert"`
 	Update    int64            `json:"update"`
 	Delete    int64            `json:"delete"`
@@ -36,6 +37,9 @@ type Outcome struct {
 	Digest    string           `json:"digest,omitempty"`   // of a dry run's plan: what is left of it to be applied
 	Override  int64            `json:"override,omitempty"` // the run whose brakes were overridden
 	Plan      int64            `json:"plan,omitempty"`     // the dry run that was approved
+	Full      bool             `json:"full,omitempty"`     // every row was asked for
+	Retry     bool             `json:"retry,omitempty"`    // the rows that were refused were asked for
+	Left      bool             `json:"left,omitempty"`     // not all of the plan was done
 	More      bool             `json:"more,omitempty"`     // another message goes on
 
 	bytes   int64
@@ -48,6 +52,14 @@ const shownRejects = 20
 func (o *Outcome) planned(p target.Plan) {
 	o.Insert, o.Update, o.Delete, o.Unchanged, o.Present = p.Insert, p.Update, p.Delete, p.Unchanged, p.Present
 	o.Absent, o.Outside, o.Fill, o.Table, o.Withheld, o.Cascades = p.Absent, p.Outside, p.Fill, p.Rows, p.Withheld, p.Cascades
+}
+
+// sourceRows is how many rows the source has, nil where that is not known.
+func (o *Outcome) sourceRows() *int64 {
+	if o.Whole {
+		return &o.Rows
+	}
+	return o.Source
 }
 
 // Written is how many rows the plan writes, or the run wrote.

@@ -84,7 +84,7 @@ func (w *walk) confirm(ctx context.Context, src warehouse.Source, result *wareho
 	for _, r := range unstaged { // of them the table of what was staged knows nothing
 		done.Except = append(done.Except, *r.Fingerprint)
 	}
-	if err := w.Warehouse.Confirm(ctx, src, result, warehouse.Confirmed{Only: done.Only, Except: done.Except, Partial: !through || w.o.Withheld != ""}); err != nil {
+	if err := w.Warehouse.Confirm(ctx, src, result, warehouse.Confirmed{Only: done.Only, Except: done.Except, Partial: !through || w.o.Withheld != "" || w.message.Retry}); err != nil {
 		return fmt.Errorf("telling the ledger what was applied: %w", err)
 	}
 	w.o.bytes = result.Bytes
@@ -97,7 +97,7 @@ func (w *walk) source() warehouse.Source {
 	names := map[string]string{"dataset": dataset}
 	src := warehouse.Source{
 		Dataset: dataset, Query: pipeline.Fill(s.Query, names), From: pipeline.Fill(s.From, names),
-		Cursor: s.Cursor, Lookback: s.Lookback, Ledger: s.Name, Mapping: w.mapping(),
+		Cursor: s.Cursor, Lookback: s.Lookback, Ledger: w.own.Pipeline + "_" + s.Name, Mapping: w.mapping(),
 		Labels: map[string]string{"tidemark-pipeline": w.own.Pipeline, "tidemark-sync": s.Name},
 		Changes: map[pipeline.Changes]warehouse.Changes{
 			pipeline.ChangesFull: warehouse.ChangesFull, pipeline.ChangesCursor: warehouse.ChangesCursor,
@@ -117,8 +117,12 @@ func (w *walk) source() warehouse.Source {
 // knows of its source holds for one alone.
 func (w *walk) mapping() string {
 	s := w.sync
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q %q %q %q %q %q %q %v %q", s.Query, s.From, s.CSV, s.Changes, s.Cursor,
-		w.unit.Pipeline.Schema, s.Table, s.Key, s.Columns, s.Mode, s.Where, s.Many, s.Deletes))
+	tenantColumn := ""
+	if t := w.unit.Pipeline.Tenants; t != nil {
+		tenantColumn = t.Column
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q %q %q %q %q %q %q %v %q %q %q", s.Query, s.From, s.CSV, s.Changes, s.Cursor,
+		w.unit.Pipeline.Schema, s.Table, s.Key, s.Columns, s.Mode, s.Where, s.Many, s.Deletes, s.DeletedColumn, tenantColumn))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -130,9 +134,7 @@ func (w *walk) inspect(d warehouse.Description) error {
 		}
 	}
 	for _, table := range d.Tables {
-		if !table.Changed.IsZero() {
-			w.age(qualified(table), table.Changed)
-		}
+		w.age(qualified(table), table.Changed)
 	}
 	return w.freshTables(d)
 }
@@ -165,7 +167,11 @@ func isNamed(table, name string) bool {
 func (w *walk) age(what string, modified time.Time) {
 	l := w.sync.Limits
 	watched := len(l.FreshTables) == 0 || slices.ContainsFunc(l.FreshTables, func(name string) bool { return isNamed(what, name) })
-	if age := time.Since(modified); l.MaxStaleness > 0 && watched && age > l.MaxStaleness {
+	switch age := time.Since(modified); {
+	case l.MaxStaleness <= 0 || !watched:
+	case modified.IsZero():
+		w.o.Brakes = append(w.o.Brakes, ageless(what))
+	case age > l.MaxStaleness:
 		w.o.Brakes = append(w.o.Brakes, stale(what, age, l.MaxStaleness))
 	}
 }

@@ -1,6 +1,7 @@
 package reverse
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ func (r *Runner) Sync(ctx context.Context, u tick.Unit, s *pipeline.Sync, d tick
 		return nil, nil //nolint:nilnil // nothing was done, and nothing is wrong
 	}
 	if err == nil && w.o.More {
-		next := d.Message
+		next := d.Message // not w.message: what it takes over from a plan, it does again
 		next.Cadence, next.Since = "", time.Time{}
 		next.Pipeline, next.Tenant, next.Table, next.Sync = w.own.Pipeline, w.own.Tenant, "", s.Name
 		err = r.Publish(ctx, next)
@@ -70,9 +71,13 @@ func (w *walk) recorded(ctx context.Context, run controlplane.Run) error {
 	if w.allowed, w.approved, err = w.Runner.allowed(ctx, w.own, w.message); err != nil {
 		return fault.Recorded(errors.Join(err, w.refused(ctx, run, err)))
 	}
-	if w.message.Plan != 0 && w.allowed.used != 0 { // the message came twice
-		return errApplied
+	if w.message.Plan != 0 {
+		if w.allowed.used != 0 { // the message came twice
+			return errApplied
+		}
+		w.message.Full, w.message.Retry = w.approved.Full, w.approved.Retry
 	}
+	w.o.Full, w.o.Retry = w.message.Full, w.message.Retry
 	if w.o.Run, err = w.Control.StartRun(ctx, run); err != nil {
 		return err
 	}
@@ -142,6 +147,9 @@ func (w *walk) do(ctx context.Context) (err error) {
 	if found = append(found, plan.Rejects...); err != nil {
 		return w.met(found, err)
 	}
+	if err := w.countSource(ctx); err != nil {
+		return err
+	}
 	if err := w.brake(); err != nil || w.o.DryRun {
 		return w.preview(ctx, stage, found, err)
 	}
@@ -150,10 +158,10 @@ func (w *walk) do(ctx context.Context) (err error) {
 	}
 	applied, err := stage.Apply(ctx, func() bool { return tick.TimeLeft(ctx) })
 	w.applied(ctx, applied)
-	if err := w.met(append(found, applied.Rejects...), err); err != nil {
-		return err
+	if err = w.met(append(found, applied.Rejects...), err); err == nil {
+		err = w.settle(ctx, in, stage, applied.Done)
 	}
-	return w.settle(ctx, in, stage, applied.Done)
+	return errors.Join(err, w.rest(ctx, stage), w.unfinished())
 }
 
 // met notes the rows that were refused, to be kept.
@@ -181,6 +189,18 @@ func (w *walk) scoped(ctx context.Context) (*pipeline.Sync, error) {
 		s.Where = target.Within(s.Where, tenants.Column, w.unit.Tenant.ID)
 	}
 	return &s, nil
+}
+
+// countSource counts the rows of a source of which only a part was read, where some are to
+// be deleted: that it is empty, or half of what it was, is no less a mistake then.
+func (w *walk) countSource(ctx context.Context) error {
+	if w.o.Whole || w.o.Delete == 0 {
+		return nil
+	}
+	rows, bytes, err := w.Warehouse.Count(ctx, w.source())
+	w.o.Source = &rows
+	w.o.bytes += bytes
+	return err
 }
 
 // brake decides whether the plan may be applied: the error of brakes that are on, or
@@ -245,10 +265,33 @@ func (w *walk) applied(ctx context.Context, a target.Applied) {
 	w.o.applied = true
 	w.o.Insert, w.o.Update, w.o.Delete, w.o.Locked, w.o.Paused = a.Inserted, a.Updated, a.Deleted, a.Locked, a.Paused.Seconds()
 	// Without a row written another run would come no further now.
+	w.o.Left = !a.Done
 	w.o.More = !a.Done && a.Written() > 0
 	if !a.Done && !w.o.More {
 		slog.WarnContext(ctx, "nothing written: other transactions hold the rows, or the database is busy; the next tick tries again", "locked", a.Locked, "paused_s", w.o.Paused)
 	}
+}
+
+// rest notes what is left of an approved plan, however the apply has ended, so that it can
+// be sent for again.
+func (w *walk) rest(ctx context.Context, stage *target.Staging) (err error) {
+	if w.end.Plan = w.message.Plan; w.end.Plan == 0 {
+		return nil
+	}
+	ctx, cancel := controlplane.Ending(ctx)
+	defer cancel()
+	w.end.Rest, err = stage.Digest(ctx)
+	return err
+}
+
+// unfinished is the error of a run that a person asked for and that came no further now:
+// the message has to come again.
+func (w *walk) unfinished() error {
+	m := w.message
+	if !w.o.Left || w.o.More || m.Override == 0 && m.Plan == 0 && !m.Full && !m.Retry {
+		return nil
+	}
+	return &fault.Error{Class: fault.Transient, Err: errors.New("nothing could be written: other transactions hold the rows, or the database is busy")}
 }
 
 // settle notes where the sync stands after the plan was applied: only once all of it
@@ -259,22 +302,14 @@ func (w *walk) settle(ctx context.Context, in *input, stage *target.Staging, don
 			return err
 		}
 	}
-	var err error
-	if w.end.Plan = w.message.Plan; w.end.Plan != 0 {
-		if w.end.Rest, err = stage.Digest(ctx); err != nil {
-			return err
-		}
-	}
+	w.end.Whole = in.whole
 	switch {
 	case !done, in.standIn:
 		w.end.Kept = true // of rows that were not read again, or are from elsewhere
 	case w.message.Retry: // the others were not looked at
 	default:
-		w.end.Full = in.whole
-		w.end.State = &controlplane.SyncState{Mapping: w.mapping(), Position: in.next(), Rows: w.state.Rows}
-		if in.whole {
-			w.end.State.Rows = &w.o.Rows
-		}
+		w.end.Full = in.whole && w.o.Withheld == ""
+		w.end.State = &controlplane.SyncState{Mapping: w.mapping(), Position: in.next(), Rows: cmp.Or(w.o.sourceRows(), w.state.Rows)}
 	}
 	return nil
 }

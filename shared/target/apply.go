@@ -178,20 +178,42 @@ func (s *Staging) mark(ctx context.Context, as string, from, to int64) error {
 // errAppeared rolls a batch back in which rows to insert were there already.
 var errAppeared = errors.New("rows to insert have appeared")
 
-// batch writes one range of the plan in one transaction, but for the rows that others
-// hold.
+// insertWait is how long an insert waits for a key that another transaction is about to
+// insert: no longer than it takes that one to commit, and far shorter than Postgres takes
+// to look for a deadlock (deadlock_timeout, 1s), for which the application might pay.
+const insertWait = 50 * time.Millisecond
+
+// batch writes one range of the plan, but for the rows that others hold: what is updated
+// and deleted in one transaction, what is inserted in another, since an insert may wait
+// and must not hold rows that the application waits for.
 func (s *Staging) batch(ctx context.Context, from, to int64, done *Applied) error {
+	var now Applied
+	var inserts int64
+	if err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) (err error) {
+		now = Applied{}
+		inserts, err = s.change(ctx, tx, from, to, &now)
+		return err
+	}); err != nil {
+		return err
+	}
+	done.Updated += now.Updated
+	done.Deleted += now.Deleted
+	if inserts == 0 {
+		return nil
+	}
+	return s.insertBatch(ctx, from, to, done)
+}
+
+func (s *Staging) insertBatch(ctx context.Context, from, to int64, done *Applied) error {
 	for strict := true; ; {
-		var now Applied
-		err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
-			now = Applied{}
-			return s.write(ctx, tx, from, to, strict, &now)
+		var inserted int64
+		err := s.txWithin(ctx, min(insertWait, s.sync.Limits.LockTimeout), s.sync.Limits.StatementTimeout, func(tx pgx.Tx) (err error) {
+			inserted, err = s.insert(ctx, tx, from, to, strict)
+			return err
 		})
 		switch {
 		case err == nil:
-			done.Inserted += now.Inserted
-			done.Updated += now.Updated
-			done.Deleted += now.Deleted
+			done.Inserted += inserted
 			return nil
 		case !errors.Is(err, errAppeared):
 			return err
@@ -201,6 +223,12 @@ func (s *Staging) batch(ctx context.Context, from, to int64, done *Applied) erro
 		// a trigger's or a policy's.
 		if strict, err = s.appeared(ctx, from, to); err != nil {
 			return err
+		}
+		if strict && s.updates() {
+			if err := s.batch(ctx, from, to, done); err != nil {
+				return err
+			}
+			return nil
 		}
 	}
 }
@@ -222,13 +250,14 @@ func (s *Staging) appeared(ctx context.Context, from, to int64) (bool, error) {
 	return found > 0, err
 }
 
-// write applies a range of the plan. A statement is sent only for rows that need it:
-// triggers of a statement fire even for none.
-func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, strict bool, now *Applied) error {
-	var inserts, updates, deletes int64
+// change updates and deletes, and returns how many rows of the range are to be inserted. A
+// statement is sent only for rows that need it: triggers of a statement fire even for
+// none.
+func (s *Staging) change(ctx context.Context, tx pgx.Tx, from, to int64, now *Applied) (inserts int64, err error) {
+	var updates, deletes int64
 	if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE action = 'insert'), count(*) FILTER (WHERE action = 'update'), count(*) FILTER (WHERE action = 'delete') FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
 		from, to).Scan(&inserts, &updates, &deletes); err != nil {
-		return fmt.Errorf("reading the plan: %w", err)
+		return 0, fmt.Errorf("reading the plan: %w", err)
 	}
 	for _, step := range []struct {
 		rows      int64
@@ -238,45 +267,40 @@ func (s *Staging) write(ctx context.Context, tx pgx.Tx, from, to int64, strict b
 	}{{deletes, "delete", s.deleteSQL, &now.Deleted}, {updates, "update", s.updateSQL, &now.Updated}} {
 		needed, err := s.lock(ctx, tx, step.action, step.rows, from, to)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if needed == 0 {
 			continue
 		}
 		tag, err := tx.Exec(ctx, step.statement("s.n BETWEEN $1 AND $2"), from, to)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		*step.count = tag.RowsAffected()
 	}
-	if inserts > 0 {
-		if err := s.insert(ctx, tx, from, to, strict, now); err != nil {
-			return err
-		}
-	}
-	return s.checkWithin(ctx, tx, from, to)
+	return inserts, s.checkWithin(ctx, tx, "update", from, to)
 }
 
-func (s *Staging) insert(ctx context.Context, tx pgx.Tx, from, to int64, strict bool, now *Applied) error {
+func (s *Staging) insert(ctx context.Context, tx pgx.Tx, from, to int64, strict bool) (inserted int64, err error) {
 	var planned int64
 	if err := tx.QueryRow(ctx, fmt.Sprintf("WITH fresh AS (%s RETURNING 1) SELECT (SELECT count(*) FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'insert'), (SELECT count(*) FROM fresh)",
-		s.insertSQL("n BETWEEN $1 AND $2"), s.plan), from, to).Scan(&planned, &now.Inserted); err != nil {
-		return fmt.Errorf("inserting: %w", err)
+		s.insertSQL("n BETWEEN $1 AND $2"), s.plan), from, to).Scan(&planned, &inserted); err != nil {
+		return 0, fmt.Errorf("inserting: %w", err)
 	}
-	if strict && now.Inserted < planned {
-		return errAppeared
+	if strict && inserted < planned {
+		return 0, errAppeared
 	}
-	return nil
+	return inserted, s.checkWithin(ctx, tx, "insert", from, to)
 }
 
 // checkWithin refuses rows that have become such as the sync may not write.
-func (s *Staging) checkWithin(ctx context.Context, tx pgx.Tx, from, to int64) error {
+func (s *Staging) checkWithin(ctx context.Context, tx pgx.Tx, action string, from, to int64) error {
 	if s.sync.Where == "" {
 		return nil
 	}
 	var outside bool
-	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s s JOIN %s t ON %s WHERE s.n BETWEEN $1 AND $2 AND s.action IN ('insert', 'update') AND NOT %s)",
-		s.plan, s.table.SQLName(), s.match("t", "s"), s.within("t")), from, to).Scan(&outside); err != nil {
+	if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s s JOIN %s t ON %s WHERE s.n BETWEEN $1 AND $2 AND s.action = '%s' AND NOT %s)",
+		s.plan, s.table.SQLName(), s.match("t", "s"), action, s.within("t")), from, to).Scan(&outside); err != nil {
 		return fmt.Errorf("looking for rows outside of the sync's where: %w", err)
 	}
 	if outside {

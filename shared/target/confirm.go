@@ -18,9 +18,6 @@ type Confirmed struct {
 // Confirmed tells which rows are as they should be, of rows that came with KeyMark.
 func (s *Staging) Confirmed(ctx context.Context) (Confirmed, error) {
 	there := fmt.Sprintf("EXISTS (SELECT FROM %s t WHERE %s AND %s)", s.table.SQLName(), s.joined("t", "c"), s.within("t"))
-	if s.inserts() {
-		there = fmt.Sprintf("NOT EXISTS (SELECT FROM %s t WHERE %s AND NOT %s)", s.table.SQLName(), s.joined("t", "c"), s.within("t"))
-	}
 	// A fingerprint that stands for several rows is confirmed if all of them are.
 	all := fmt.Sprintf(`
 		SELECT r.fingerprint, bool_and(c.n IS NOT NULL AND (coalesce(r.removed, false) OR %s)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -86,10 +87,10 @@ func (s *Staging) Plan(ctx context.Context, e Extent) (Plan, error) {
 	if err := s.castAll(ctx, &p); err != nil {
 		return p, fmt.Errorf("casting staged rows: %w", err)
 	}
-	steps := []func(context.Context, *Plan) error{s.rejectInexact, s.rejectKeys, s.compare}
+	steps := []func(context.Context, *Plan) error{s.rejectInexact, s.keepRemoved(e.Unstaged), s.rejectKeys, s.compare}
 	switch {
 	case e.Whole && s.deletes() && e.Unstaged > 0:
-		p.Withheld = fmt.Sprintf("%d rows of the source could not be staged, and each could be any", e.Unstaged)
+		p.Withheld = unstagedRows(e.Unstaged)
 	case e.Whole && s.deletes():
 		steps = append(steps, s.planDeletes)
 	}
@@ -121,7 +122,7 @@ func (s *Staging) castAll(ctx context.Context, p *Plan) error {
 // castSQL inserts the raw rows of a range in the table's types, those that
 // survive it.
 func (s *Staging) castSQL() string {
-	exprs := []string{"n", "removed"}
+	exprs := []string{"n", "removed", "NULL"}
 	for _, c := range s.all() {
 		exprs = append(exprs, c.cast())
 	}
@@ -212,7 +213,7 @@ func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
 	keys := strings.Join(names(s.keys), ", ")
 	for _, step := range []struct{ condition, reason string }{
 		{strings.Join(names(s.keys), " IS NULL OR ") + " IS NULL", "the key is NULL"},
-		{fmt.Sprintf("(%[1]s) IN (SELECT %[1]s FROM %[2]s GROUP BY %[1]s HAVING count(*) > 1)", keys, s.cast), "the query gives this key more than once"},
+		{fmt.Sprintf("removed IS NOT TRUE AND (%[1]s) IN (SELECT %[1]s FROM %[2]s WHERE removed IS NOT TRUE GROUP BY %[1]s HAVING count(*) > 1)", keys, s.cast), "the query gives this key more than once"},
 	} {
 		count, err := s.count(ctx, fmt.Sprintf("SELECT count(*) FROM %s WHERE %s", s.cast, step.condition))
 		if err != nil {
@@ -270,7 +271,7 @@ func (s *Staging) compare(ctx context.Context, p *Plan) error {
 				SELECT s.n, %[1]s,
 				       CASE WHEN t.%[2]s IS NULL THEN CASE WHEN s.removed THEN 'unchanged' ELSE '%[3]s' END
 				            WHEN NOT %[4]s THEN 'outside'
-				            WHEN s.removed THEN CASE WHEN %[5]s THEN 'unchanged' ELSE '%[6]s' END
+				            WHEN s.removed THEN CASE WHEN %[5]s OR s.kept THEN 'unchanged' ELSE '%[6]s' END
 				            ELSE %[7]s END AS action
 				  FROM %[8]s s LEFT JOIN %[9]s t ON %[10]s
 			), planned AS (
@@ -297,51 +298,110 @@ func (s *Staging) compare(ctx context.Context, p *Plan) error {
 	return nil
 }
 
-// planDeletes adds the rows of the table that the source does not have. A row of the
-// source that was set aside is in the source: if its key is known, the row of that key
-// stays; if it is not, it could be any, and none is deleted.
-func (s *Staging) planDeletes(ctx context.Context, p *Plan) error {
-	aside := make([]int64, len(p.Rejects))
+// keepRemoved spares rows that the source no longer has under one spelling of their key,
+// and has under another, which is the same key here: BigQuery tells 'A5' from 'a5', and a
+// uuid does not. Where that other row was set aside, nothing is decided: the removal comes
+// again.
+func (s *Staging) keepRemoved(unstaged int) func(context.Context, *Plan) error {
+	return func(ctx context.Context, p *Plan) error {
+		removed, err := s.count(ctx, "SELECT count(*) FROM "+s.cast+" WHERE removed")
+		if err != nil || removed == 0 {
+			return err
+		}
+		if err := s.exec(ctx, fmt.Sprintf("UPDATE %[1]s s SET kept = true WHERE removed AND EXISTS (SELECT FROM %[1]s o WHERE o.removed IS NOT TRUE AND %[2]s)",
+			s.cast, sameKey(s.keys, "o", "s"))); err != nil {
+			return fmt.Errorf("looking for rows whose key is written otherwise: %w", err)
+		}
+		undecided, why := "true", ""
+		if unstaged > 0 {
+			why = unstagedRows(unstaged)
+		} else if undecided, why, err = s.asideKeys(ctx, p, "s"); err != nil {
+			return err
+		}
+		if why == "" && len(p.Rejects) == 0 {
+			return nil
+		}
+		p.Withheld = why
+		return s.exec(ctx, fmt.Sprintf("DELETE FROM %s s WHERE removed AND kept IS NOT TRUE AND (%s)", s.cast, undecided))
+	}
+}
+
+func unstagedRows(n int) string {
+	return fmt.Sprintf("%d rows of the source could not be staged, and each could be any", n)
+}
+
+// asideKeys is a condition on rows, of the staging tables, that have the key of one that was set
+// aside so far, and "", or "true" and why such a key could be any.
+func (s *Staging) asideKeys(ctx context.Context, p *Plan, alias string) (condition, why string, err error) {
+	if len(p.Rejects) == 0 {
+		return "false", "", nil
+	}
+	rows := make([]string, len(p.Rejects))
 	for i, r := range p.Rejects {
-		aside[i] = r.n
+		rows[i] = strconv.FormatInt(r.n, 10)
 	}
-	exprs, conditions := make([]string, len(s.keys)), make([]string, len(s.keys))
+	among := "n IN (" + strings.Join(rows, ", ") + ")"
+	known, exprs := "true", make([]string, len(s.keys))
 	for i, k := range s.keys {
-		exprs[i], conditions[i] = k.cast()+" AS "+k.name, "t."+catalog.Quote(k.column.Name)+" OPERATOR(pg_catalog.=) a."+k.name
-	}
-	known := "true"
-	for _, k := range s.keys {
+		exprs[i] = k.cast() + " AS " + k.name
 		if exact := k.exact(); exact != "" {
 			known += " AND (" + exact + ")"
 		}
 		known += " AND " + k.name + " IS NOT NULL"
 	}
-	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
-		var unknown int64
-		if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM %s WHERE n = ANY ($1) AND NOT (%s)", s.raw, known), aside).Scan(&unknown); err != nil {
-			return fmt.Errorf("looking at the rows set aside: %w", err)
-		}
-		if unknown > 0 {
-			p.Withheld = fmt.Sprintf("%d rows of the source were refused with a key that cannot be read, and could be any", unknown)
-			return nil
-		}
-		columns := make([]string, len(s.keys))
-		for i, k := range s.keys {
-			columns[i] = "t." + catalog.Quote(k.column.Name)
-		}
+	var unknown int64
+	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error { // the cast as a whole, which may raise
+		return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FILTER (WHERE NOT (%s)), count(ROW(%s)::text) FROM %s WHERE %s",
+			known, strings.Join(exprsOnly(s.keys), ", "), s.raw, among)).Scan(&unknown, new(int64))
+	})
+	if s.isData(err) || err == nil && unknown > 0 {
+		return "true", "rows of the source were refused with a key that cannot be read, and could be any", nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("reading the keys of the rows set aside: %w", err)
+	}
+	return fmt.Sprintf("EXISTS (SELECT FROM (SELECT %s FROM %s WHERE %s) a WHERE %s)", strings.Join(exprs, ", "), s.raw, among, sameKey(s.keys, "a", alias)), "", nil
+}
+
+func exprsOnly(columns []staged) []string {
+	out := make([]string, len(columns))
+	for i, c := range columns {
+		out[i] = c.cast()
+	}
+	return out
+}
+
+// sameKey joins rows of the staging tables.
+func sameKey(keys []staged, a, b string) string {
+	conditions := make([]string, len(keys))
+	for i, k := range keys {
+		conditions[i] = fmt.Sprintf("%s.%s OPERATOR(pg_catalog.=) %s.%s", a, k.name, b, k.name)
+	}
+	return strings.Join(conditions, " AND ")
+}
+
+// planDeletes adds the rows of the table that the source does not have. A row of the
+// source that was set aside is in the source: if its key is known, the row of that key
+// stays; if it is not, it could be any, and none is deleted.
+func (s *Staging) planDeletes(ctx context.Context, p *Plan) error {
+	selected := make([]string, len(s.keys))
+	for i, k := range s.keys {
+		selected[i] = "t." + catalog.Quote(k.column.Name) + " AS " + k.name
+	}
+	aside, why, err := s.asideKeys(ctx, p, "gone")
+	if p.Withheld = why; err != nil || why != "" {
+		return err
+	}
+	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, fmt.Sprintf(`
-			INSERT INTO %[1]s (n, action, %[2]s) SELECT row_number() OVER (ORDER BY %[3]s) - count(*) OVER (), 'delete', %[3]s FROM %[4]s t
-			 WHERE %[5]s AND NOT EXISTS (SELECT FROM %[6]s s WHERE %[7]s)
-			   AND NOT EXISTS (SELECT FROM (SELECT %[8]s FROM %[9]s WHERE n = ANY ($1)) a WHERE %[10]s)`,
-			s.plan, strings.Join(names(s.keys), ", "), strings.Join(columns, ", "), s.table.SQLName(),
-			s.within("t")+s.alive("t"), s.cast, s.joined("t", "s"), strings.Join(exprs, ", "), s.raw, strings.Join(conditions, " AND ")), aside)
+			INSERT INTO %[1]s (n, action, %[2]s) SELECT row_number() OVER (ORDER BY %[2]s) - count(*) OVER (), 'delete', %[2]s
+			  FROM (SELECT %[3]s FROM %[4]s t WHERE %[5]s AND NOT EXISTS (SELECT FROM %[6]s s WHERE %[7]s)) gone
+			 WHERE NOT (%[8]s)`,
+			s.plan, strings.Join(names(s.keys), ", "), strings.Join(selected, ", "), s.table.SQLName(),
+			s.within("t")+s.alive("t"), s.cast, s.joined("t", "s"), aside))
 		p.Delete += tag.RowsAffected()
 		return err
 	})
-	if len(p.Rejects) > 0 && s.isData(err) { // the cast of a key that was refused raises
-		p.Withheld = "rows of the source were refused with a key that cannot be read, and could be any"
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("finding rows that the source does not have: %w", err)
 	}
@@ -396,7 +456,7 @@ func (s *Staging) order() string {
 	if s.sync.Many { // each with one row of the source at a time
 		order = append(order, names(s.keys)...)
 	}
-	return "action <> 'delete', " + strings.Join(order, ", ")
+	return "action, " + strings.Join(order, ", ")
 }
 
 func (s *Staging) indexPlan(ctx context.Context, _ *Plan) error {
@@ -459,7 +519,7 @@ func equal(columns []staged, table, stage string) string {
 }
 
 // within is true of the rows of the table that the sync may write. The condition is
-// the user's, and sees the table's columns alone.
+// the user's; names in it are those of the table's columns first.
 func (s *Staging) within(table string) string {
 	if s.sync.Where == "" {
 		return "true"

@@ -13,16 +13,6 @@ import (
 	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
-// Whoever applies batches holds a watch for the run, and settles before each one:
-//
-//	w, p := watch{}, pace{most: s.sync.Limits.BatchSize, target: s.sync.Limits.BatchTime}
-//	..
-//	if calm, err := s.settle(ctx, &w, keepGoing); err != nil || !calm {
-//		return false, err
-//	}
-//
-// Afterwards w.paused goes into the outcome; w.why says what it was.
-
 const (
 	lookEvery = time.Second // between two looks at the database's load, while there is work
 	firstWait = 250 * time.Millisecond
@@ -102,8 +92,8 @@ func (s *Staging) pressure(ctx context.Context, w *watch) (pressure, error) {
 	var sees bool
 	var kind, name string
 	var bytes int64
-	err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, pressureSQL, limits.MaxReplicationLag, limits.MaxSlotLag, vacuum > 0, s.table.SQLName()).Scan(&sees, &kind, &name, &bytes)
+	err := s.catalogue(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, pressureSQL, s.table.OID(), limits.MaxReplicationLag, limits.MaxSlotLag, vacuum > 0).Scan(&sees, &kind, &name, &bytes)
 	})
 	switch fault.SQLState(err) {
 	case "42501", "0A000": // insufficient_privilege, feature_not_supported: a provider has taken a function away
@@ -142,32 +132,27 @@ func (s *Staging) warnBlind(ctx context.Context, w *watch, err error) {
 }
 
 // pressureSQL returns one row: whether the role sees what other roles do, and the
-// first limit that is exceeded, by whom and by how much. $1 is how many bytes a
-// standby may have to replay, $2 how many an active slot may hold back (0: no
-// limit), $3 whether autovacuum counts, $4 the table. A logical WAL sender is its
-// slot's, no standby; a base backup or pg_receivewal replays nothing. For slots that
-// nobody reads one would wait in vain. A server in recovery writes no log.
-const pressureSQL = `
-	WITH RECURSIVE here AS MATERIALIZED (
-		SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_lsn() END AS lsn
-	), tree AS (
-		SELECT pg_catalog.to_regclass($4)::oid AS oid
-		UNION
-		SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
+// first limit that is exceeded, by whom and by how much. $1 is the table, $2 how many
+// bytes a standby may have to replay, $3 how many an active slot may hold back (0: no
+// limit), $4 whether autovacuum counts. A logical WAL sender is its slot's, no standby;
+// a base backup or pg_receivewal replays nothing. For slots that nobody reads one would
+// wait in vain. A server in recovery writes no log.
+const pressureSQL = treeSQL + `, here AS MATERIALIZED (
+		SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END AS lsn
 	), found AS (
 		SELECT 1 AS rank, 'standby' AS kind, COALESCE(NULLIF(r.application_name, ''), r.pid::text) AS name, here.lsn - r.replay_lsn AS bytes
-		  FROM here, pg_catalog.pg_stat_replication r LEFT JOIN pg_catalog.pg_replication_slots s ON s.active_pid = r.pid
-		 WHERE $1::bigint > 0 AND s.slot_type IS DISTINCT FROM 'logical' AND here.lsn - r.replay_lsn > $1
+		  FROM here, pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+		 WHERE $2::bigint > 0 AND s.slot_type IS DISTINCT FROM 'logical' AND here.lsn - r.replay_lsn > $2
 		UNION ALL
 		SELECT 2, 'slot', s.slot_name, here.lsn - COALESCE(s.confirmed_flush_lsn, s.restart_lsn)
-		  FROM here, pg_catalog.pg_replication_slots s
-		 WHERE $2::bigint > 0 AND s.active AND here.lsn - COALESCE(s.confirmed_flush_lsn, s.restart_lsn) > $2
+		  FROM here, pg_replication_slots s
+		 WHERE $3::bigint > 0 AND s.active AND here.lsn - COALESCE(s.confirmed_flush_lsn, s.restart_lsn) > $3
 		UNION ALL
 		SELECT 3, 'autovacuum', c.oid::regclass::text, 0
-		  FROM pg_catalog.pg_stat_progress_vacuum v
-		  JOIN pg_catalog.pg_stat_activity a ON a.pid = v.pid AND a.backend_type = 'autovacuum worker'
-		  JOIN pg_catalog.pg_class c ON v.relid IN (c.oid, c.reltoastrelid)
-		 WHERE $3 AND v.datname = pg_catalog.current_database() AND c.oid IN (SELECT oid FROM tree)
+		  FROM pg_stat_progress_vacuum v
+		  JOIN pg_stat_activity a ON a.pid = v.pid AND a.backend_type = 'autovacuum worker'
+		  JOIN pg_class c ON v.relid IN (c.oid, c.reltoastrelid)
+		 WHERE $4 AND v.datname = current_database() AND c.oid IN (SELECT relation FROM tree)
 	)
-	SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'), COALESCE(kind, ''), COALESCE(name, ''), COALESCE(bytes, 0)::bigint
+	SELECT pg_has_role('pg_read_all_stats', 'USAGE'), COALESCE(kind, ''), COALESCE(name, ''), COALESCE(bytes, 0)::bigint
 	  FROM (SELECT) one LEFT JOIN (SELECT * FROM found ORDER BY rank, bytes DESC LIMIT 1) worst ON true`

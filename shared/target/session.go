@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/tidemark-data/tidemark/shared/fault"
 )
 
 // maxStatement bounds a statement where the context has no nearer deadline: no
@@ -21,19 +22,36 @@ const maxStatement = 9 * time.Minute
 // the server, the database or the role, and rows that a policy hides are an error
 // instead of absent. The error of f says nothing of a row's
 // data (see reduce).
+//
+// Staging tables are not logged: a server that has crashed since has emptied them, which
+// is an error too, lest nothing be taken for all.
 func (s *Staging) tx(ctx context.Context, limit time.Duration, f func(pgx.Tx) error) error {
+	return s.txWithin(ctx, s.sync.Limits.LockTimeout, limit, f)
+}
+
+// txWithin is tx with another limit for locks.
+func (s *Staging) txWithin(ctx context.Context, lock, limit time.Duration, f func(pgx.Tx) error) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = max(min(limit, time.Until(deadline)), time.Millisecond)
 	}
 	return reduce(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `
-			SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
+		there := "true"
+		if s.filled {
+			there = "EXISTS (SELECT FROM " + s.raw + ")"
+		}
+		var ignored string
+		var whole bool
+		if err := tx.QueryRow(ctx, `
+			SELECT `+there+`, concat(set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
 			       set_config('idle_in_transaction_session_timeout', $2, true),
 			       set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
 			       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
-			       set_config('bytea_output', 'hex', true), set_config('row_security', 'off', true)`,
-			milliseconds(s.sync.Limits.LockTimeout), milliseconds(limit)); err != nil {
-			return err
+			       set_config('bytea_output', 'hex', true), set_config('row_security', 'off', true))`,
+			milliseconds(lock), milliseconds(limit)).Scan(&whole, &ignored); err != nil {
+			return fmt.Errorf("setting the limits: %w", err)
+		}
+		if !whole {
+			return &fault.Error{Class: fault.Transient, Err: errors.New("the staged rows are gone: the server has crashed and recovered since")}
 		}
 		return f(tx)
 	}))
@@ -77,6 +95,15 @@ func (e *dataError) Error() string {
 
 // SQLState is the code of the PostgreSQL manual, appendix A.
 func (e *dataError) SQLState() string { return e.code }
+
+// reason is what a reject says of the error.
+func (e *dataError) reason() string {
+	reason := "SQLSTATE " + e.code + ": " + e.message
+	if e.constraint != "" {
+		reason += " (constraint " + e.constraint + ")"
+	}
+	return reason
+}
 
 // reduce replaces an error about the data of a row by a dataError: data
 // exceptions, violated constraints, what a trigger raised, and a value too large

@@ -45,6 +45,7 @@ type Staging struct {
 	ids          []staged // name a row of the plan: the keys, or the table's own where those name many
 	marks        []Column // of those below, the ones the rows come with
 	deleted      *catalog.Column
+	filled       bool  // rows were staged
 	through      int64 // rows of the plan up to this number have been applied, or are marked as left or refused
 }
 
@@ -313,7 +314,7 @@ func (s *Staging) create(ctx context.Context) error {
 	}
 	for _, sql := range []string{
 		"CREATE UNLOGGED TABLE " + s.raw + " (" + strings.Join(raw, ", ") + ")",
-		"CREATE UNLOGGED TABLE " + s.cast + " AS SELECT NULL::bigint AS n, NULL::boolean AS removed, " + like + from,
+		"CREATE UNLOGGED TABLE " + s.cast + " AS SELECT NULL::bigint AS n, NULL::boolean AS removed, NULL::boolean AS kept, " + like + from,
 		"CREATE UNLOGGED TABLE " + s.plan + " AS SELECT NULL::bigint AS n, NULL::bigint AS staged, NULL::text AS action, " + planned + from,
 	} {
 		if err := s.exec(ctx, sql); err != nil {
@@ -414,6 +415,7 @@ func (s *Staging) sweep(ctx context.Context) error {
 func (s *Staging) Drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
+	s.filled = false
 	if err := s.exec(ctx, "DROP TABLE IF EXISTS "+s.raw+", "+s.cast+", "+s.plan); err != nil {
 		return fmt.Errorf("dropping the staging tables: %w", err)
 	}
@@ -444,6 +446,7 @@ func (s *Staging) Load(ctx context.Context, fill func(io.Writer) error) (loaded 
 	if err != nil {
 		return 0, fmt.Errorf("staging rows: %w", err)
 	}
+	s.filled = loaded > 0
 	return loaded, nil
 }
 

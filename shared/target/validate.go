@@ -389,15 +389,6 @@ func (s *Staging) conditions(ctx context.Context, tx pgx.Tx, action string, dema
 	return out, nil
 }
 
-// reason is what a reject says of the error.
-func (e *dataError) reason() string {
-	reason := "SQLSTATE " + e.code + ": " + e.message
-	if e.constraint != "" {
-		reason += " (constraint " + e.constraint + ")"
-	}
-	return reason
-}
-
 // checkInsertable refuses a mode that inserts if no row could be inserted: a column
 // must not be NULL, and nothing gives it a value. A trigger may.
 func (s *Staging) checkInsertable(ctx context.Context) error {

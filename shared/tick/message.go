@@ -185,7 +185,7 @@ var ErrSkipped = errors.New("another run does this work")
 // was killed is not put off by that attempt's own lease until the next night.
 func (d Delivery) Skipped(cause error) error {
 	interval, ok := d.Cadence.Interval()
-	asks := d.Full || d.Retry || !d.Since.IsZero() || d.Override != 0 || d.Plan != 0 // what the run that is under way does not do
+	asks := d.Full || d.Retry || d.DryRun || !d.Since.IsZero() || d.Override != 0 || d.Plan != 0 // what the run that is under way does not do
 	if !asks && (d.Cadence == "" || ok && interval <= soon) {
 		return ErrSkipped
 	}

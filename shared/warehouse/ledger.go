@@ -3,6 +3,7 @@ package warehouse
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -38,6 +39,11 @@ const (
 	// A ledger has wholeLabel once a run of every row has come to its end. Until then
 	// every run takes all: the target may have keys that the ledger does not know.
 	wholeLabel = "tidemark-whole"
+	// lastLabel names the plan of the last run that came to its end, and so does its
+	// Result.Next: a run that goes on behind another one goes on behind that. It is another
+	// one's if a second database keeps to the same ledger, or an older state of the same one
+	// was restored.
+	lastLabel = "tidemark-last"
 )
 
 // ledgerKept is how long a ledger is there after its last use, planKept a plan: for longer,
@@ -69,8 +75,8 @@ type plan struct {
 // where that is nil, all but those of Except. Where that is nil too, none is.
 type Confirmed struct {
 	Only, Except []int64
-	// Partial says of a run whose Result is Whole that keys which are in the target and not
-	// in it may still be there: that it was stopped before its end.
+	// Partial says that the run was stopped before its end, or looked at nothing but rows
+	// that were refused: the next one goes on where this one did.
 	Partial bool
 }
 
@@ -115,13 +121,19 @@ func (l *ledger) prefix() string { return ledgerName.ReplaceAllString(l.source.L
 
 func (l *ledger) path(table string) string { return l.client.path(l.dataset.DatasetID, table) }
 
-// take selects the rows of a run; at is the time by BigQuery's clock.
-func (l *ledger) take(ctx context.Context, take Take, at time.Time) (*Result, error) {
+// ledgerPosition is the end of a run.
+type ledgerPosition struct {
+	Last string `json:"last"` // see lastLabel
+}
+
+// take selects the rows of a run; now is the time by BigQuery's clock.
+func (l *ledger) take(ctx context.Context, take Take, now time.Time) (*Result, error) {
 	md, bytes, err := l.look(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if md == nil || md.Labels[wholeLabel] == "" {
+	at, known := readPosition[ledgerPosition](take.After)
+	if md == nil || md.Labels[wholeLabel] == "" || known && at.Last != md.Labels[lastLabel] {
 		take.All, take.Only = true, false
 	}
 	var r *Result
@@ -132,11 +144,12 @@ func (l *ledger) take(ctx context.Context, take Take, at time.Time) (*Result, er
 		if md, err = l.make(ctx); err != nil {
 			return nil, err
 		}
-		r, err = l.keep(ctx, take, md, at)
+		r, err = l.keep(ctx, take, md, now)
 	default:
-		r, err = l.keep(ctx, take, md, at)
+		r, err = l.keep(ctx, take, md, now)
 	}
 	if r != nil {
+		r.next = take.After
 		r.Whole = take.All
 		r.Bytes += bytes
 	}
@@ -287,11 +300,15 @@ func (c *Client) Confirm(ctx context.Context, s Source, r *Result, done Confirme
 		bytes, err = r.plan.move(ctx, done)
 	}
 	r.Bytes += bytes
+	if err == nil && r.Whole && !done.Partial {
+		bytes, err = r.plan.forget(ctx)
+		r.Bytes += bytes
+	}
 	if refused, ok := errors.AsType[*bigquery.Error](err); ok && refused.Reason == "notFound" {
 		err = &fault.Error{Class: fault.Transient, Err: fmt.Errorf("%w: %w", errOvertaken, err)}
 	}
-	if err == nil && r.Whole && !done.Partial {
-		err = r.plan.ledger.complete(ctx)
+	if err == nil && !done.Partial {
+		r.next, err = r.plan.end(ctx, r.Whole)
 	}
 	if err == nil {
 		err = r.plan.drop(ctx)
@@ -354,14 +371,40 @@ func (p *plan) moveSQL(listed string) string {
 		fmt.Sprintf(" WHEN NOT MATCHED AND NOT (%s) THEN INSERT (%s, %s) VALUES (%s, %s)", gone, strings.Join(names, ", "), checksumColumn, key, checksum)
 }
 
-// complete notes that the ledger knows every key that the target may have of the source.
-func (l *ledger) complete(ctx context.Context) error {
-	var update bigquery.TableMetadataToUpdate
-	update.SetLabel(wholeLabel, "yes")
-	if _, err := l.dataset.Table(l.name).Update(ctx, update, ""); err != nil {
-		return fmt.Errorf("noting that it is complete: %w", err)
+// forget takes keys out of the ledger that a plan of every row does not have: the run has
+// compared all of the target. Were they left, the next one would take them for removed, and
+// what is one key in the target may be two spellings in BigQuery.
+func (p *plan) forget(ctx context.Context) (bytes int64, err error) {
+	same := make([]string, len(p.ledger.source.Key))
+	for i, name := range quoteAll(p.ledger.source.Key) {
+		same[i] = fmt.Sprintf("%s.%s = %s.%s", planAlias, name, ledgerAlias, name)
 	}
-	return nil
+	done, err := p.ledger.client.run(ctx, p.ledger.source.statement(fmt.Sprintf("DELETE FROM %s AS %s WHERE NOT EXISTS (SELECT 1 FROM %s AS %s WHERE %s)",
+		p.ledger.path(p.ledger.name), ledgerAlias, p.ledger.path(p.name), planAlias, strings.Join(same, " AND ")), nil), "forget", fault.Transient)
+	if r := done.result(); r != nil {
+		bytes = r.Bytes
+	}
+	return bytes, err
+}
+
+// end notes that the run came to its end and, where it was one of every row, that the
+// ledger knows every key that the target may have of the source. It returns where the next
+// one begins.
+func (p *plan) end(ctx context.Context, whole bool) (json.RawMessage, error) {
+	var update bigquery.TableMetadataToUpdate
+	last := strings.TrimPrefix(p.name, p.ledger.name+"_plan_")
+	update.SetLabel(lastLabel, last)
+	if whole {
+		update.SetLabel(wholeLabel, "yes")
+	}
+	if _, err := p.ledger.dataset.Table(p.ledger.name).Update(ctx, update, ""); err != nil {
+		return nil, fmt.Errorf("noting the end of the run: %w", err)
+	}
+	next, err := json.Marshal(ledgerPosition{last})
+	if err != nil {
+		return nil, fmt.Errorf("keeping where the next run begins: %w", err)
+	}
+	return next, nil
 }
 
 // drop drops the plan, of which the ledger knows all.

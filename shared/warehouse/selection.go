@@ -124,6 +124,27 @@ func (c *Client) selectFull(ctx context.Context, s Source, take Take) (*Result, 
 	return r, err
 }
 
+// Count is how many rows a source has, and how many bytes it took to count them.
+func (c *Client) Count(ctx context.Context, s Source) (rows, bytes int64, err error) {
+	body, err := s.body()
+	if err != nil {
+		return 0, 0, err
+	}
+	done, err := c.run(ctx, s.statement("SELECT COUNT(*) FROM "+body, nil), "count", fault.Permanent)
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting the rows of the source: %w", err)
+	}
+	value, err := oneValue(ctx, done.job)
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting the rows of the source: %w", err)
+	}
+	rows, ok := value.(int64)
+	if !ok {
+		return 0, 0, fmt.Errorf("counting the rows of the source: it came as %T", value)
+	}
+	return rows, done.result().Bytes, nil
+}
+
 // Next is where the next run begins, for Take.After, once every row of this one is in
 // the table: it is known when Each has come to the end. It is nil where there is no such
 // place.

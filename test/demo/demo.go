@@ -62,7 +62,22 @@ func (d *demo) run(interrupted context.Context) (agree bool, err error) {
 		return false, err
 	}
 	d.summarize(found)
-	return found.agree(), nil
+	if found.agree() {
+		err = d.brake(ctx)
+	}
+	d.farewell(found.agree() && err == nil)
+	return found.agree(), err
+}
+
+// farewell says where to look now that it is over; braked, if the last error in the
+// functions' log is there on purpose.
+func (d *demo) farewell(braked bool) {
+	onPurpose := ""
+	if braked {
+		onPurpose = " (its last error is that mistake)"
+	}
+	say(d.out, "\nWhere to look:\n  what the functions did:  %s%s\n  the pipeline:            %s\n  a stack to play with:    make local\n",
+		d.logPath, onPurpose, filepath.Join(d.folder, "pipelines", "messaging.yaml"))
 }
 
 // open starts everything. The function it returns closes what was opened, also

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"google.golang.org/api/iterator"
 
 	"github.com/tidemark-data/tidemark/shared/pipeline"
 	"github.com/tidemark-data/tidemark/test/parity"
@@ -18,11 +15,13 @@ import (
 
 // findings are the comparison of both sides.
 type findings struct {
-	tables []parity.Report
-	scores scoreReport
-	took   time.Duration // to catch up
-	kept   []kept        // of each table
-	labels int64         // that have another name than they were seeded with
+	tables    []parity.Report
+	scores    returned
+	busiest   returned
+	took      time.Duration // to catch up
+	kept      []kept        // of each table
+	labels    int64         // that have another name than they were seeded with
+	overtaken int64         // contacts that have left the busiest
 }
 
 // kept is what a table holds beside its current rows.
@@ -37,13 +36,7 @@ func (f findings) agree() bool {
 			return false
 		}
 	}
-	return f.scores.wrong == 0
-}
-
-// scoreReport compares the scores in contacts with the query's result.
-type scoreReport struct {
-	computed, wrong int
-	example         string
+	return f.scores.wrong == 0 && f.busiest.wrong == 0
 }
 
 // catchUp waits until both sides agree, or for as long as it may. It is the
@@ -87,7 +80,7 @@ func (d *demo) catchUp(ctx context.Context) (findings, error) {
 	}
 }
 
-// compare compares every table, and the scores.
+// compare compares every table, and what came back.
 func (d *demo) compare(ctx context.Context) (findings, error) {
 	var found findings
 	var err error
@@ -110,7 +103,10 @@ func (d *demo) compare(ctx context.Context) (findings, error) {
 		}
 		found.tables = append(found.tables, report)
 	}
-	found.scores, err = d.compareScores(ctx)
+	if found.scores, err = d.compareScores(ctx); err != nil {
+		return found, err
+	}
+	found.busiest, err = d.compareBusiest(ctx)
 	return found, err
 }
 
@@ -137,82 +133,6 @@ func (d *demo) materialize(ctx context.Context, table *pipeline.Table) error {
 	return nil
 }
 
-// compareScores runs the pipeline's own query and looks for each of its rows in
-// contacts, and for scores in contacts that it does not give.
-func (d *demo) compareScores(ctx context.Context) (scoreReport, error) {
-	var report scoreReport
-	inPostgres, err := d.scoresInPostgres(ctx)
-	if err != nil {
-		return report, err
-	}
-	query := pipeline.Fill(d.pipeline.ReverseETL[0].Query, map[string]string{"dataset": d.pipeline.Dataset})
-	rows, err := d.client.Query(query).Read(ctx)
-	if err != nil {
-		return report, fmt.Errorf("computing the scores: %w", err)
-	}
-	for {
-		var row struct {
-			ContactID int64     `bigquery:"contact_id"`
-			Score     *big.Rat  `bigquery:"score"`
-			ScoredAt  time.Time `bigquery:"scored_at"`
-		}
-		if err := rows.Next(&row); errors.Is(err, iterator.Done) {
-			break
-		} else if err != nil {
-			return report, fmt.Errorf("reading the scores: %w", err)
-		}
-		report.computed++
-		want := score{row.Score.FloatString(2), row.ScoredAt.UTC()}
-		if got := inPostgres[row.ContactID]; got != want {
-			report.wrong++
-			report.example = fmt.Sprintf("contact %d: %v in Postgres, %v computed", row.ContactID, got, want)
-		}
-		delete(inPostgres, row.ContactID)
-	}
-	for id, extra := range inPostgres {
-		report.wrong++
-		report.example = fmt.Sprintf("contact %d: %v in Postgres, none computed", id, extra)
-	}
-	return report, nil
-}
-
-// score is comparable: its text has the column's two decimals, its time is UTC.
-type score struct {
-	value string
-	at    time.Time
-}
-
-func (s score) String() string { return s.value + " at " + s.at.Format(time.RFC3339Nano) }
-
-func (d *demo) scoresInPostgres(ctx context.Context) (map[int64]score, error) {
-	rows, err := d.conn.Query(ctx, "SELECT id, engagement_score::text, scored_at FROM contacts WHERE engagement_score IS NOT NULL OR scored_at IS NOT NULL")
-	if err != nil {
-		return nil, fmt.Errorf("reading the scores in contacts: %w", err)
-	}
-	defer rows.Close()
-	found := map[int64]score{}
-	for rows.Next() {
-		var id int64
-		var value *string
-		var at *time.Time
-		if err := rows.Scan(&id, &value, &at); err != nil {
-			return nil, fmt.Errorf("reading a score in contacts: %w", err)
-		}
-		var s score
-		if value != nil {
-			s.value = *value
-		}
-		if at != nil {
-			s.at = at.UTC()
-		}
-		found[id] = s
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("reading the scores in contacts: %w", err)
-	}
-	return found, nil
-}
-
 // dedup removes superseded versions and counts what is left.
 func (d *demo) dedup(ctx context.Context, found *findings) error {
 	if err := d.stack.Push(ctx, "Dedup", fmt.Sprintf(`{"pipeline":%q}`, d.pipeline.Name)); err != nil {
@@ -236,6 +156,9 @@ func (d *demo) dedup(ctx context.Context, found *findings) error {
 	}
 	if err := d.conn.QueryRow(ctx, "SELECT count(*) FROM tags WHERE label NOT LIKE 'tag %'").Scan(&found.labels); err != nil {
 		return fmt.Errorf("counting the renamed labels: %w", err)
+	}
+	if err := d.conn.QueryRow(ctx, "SELECT sum(rows_deleted) FROM tidemark.runs WHERE kind = 'reverse_etl' AND name = 'busiest'").Scan(&found.overtaken); err != nil {
+		return fmt.Errorf("counting who has left the busiest: %w", err)
 	}
 	return nil
 }
@@ -261,15 +184,19 @@ func (d *demo) summarize(found findings) {
 		say(d.out, "  %-16s %10s rows by %-9s to %-8s every value equal%s\n",
 			report.Table, thousands(int64(report.Postgres)), by, string(table.Write)+",", after)
 	}
-	if found.scores.wrong == 0 {
-		say(d.out, "  %-16s %10s computed in BigQuery, each back in contacts\n", "scores", thousands(int64(found.scores.computed)))
-	} else {
-		say(d.out, "  scores: %d of %d wrong, such as %s\n", found.scores.wrong, found.scores.computed, found.scores.example)
-	}
+	d.summarizeReturned("scores", found.scores, "computed in BigQuery, each back in contacts")
+	d.summarizeReturned("busiest_contacts", found.busiest, fmt.Sprintf("rows by query     to mirror,  every value equal; %s that were overtaken are deleted", thousands(found.overtaken)))
 	verdict := "Both sides agree."
 	if !found.agree() {
 		verdict = "The two sides DIFFER."
 	}
-	say(d.out, "\n%s\n\nWhere to look:\n  what the functions did:  %s\n  the pipeline:            %s\n  a stack to play with:    make local\n",
-		verdict, d.logPath, filepath.Join(d.folder, "pipelines", "messaging.yaml"))
+	say(d.out, "\n%s\n", verdict)
+}
+
+func (d *demo) summarizeReturned(name string, r returned, right string) {
+	if r.wrong > 0 {
+		say(d.out, "  %s: %d wrong, %d computed, such as %s\n", name, r.wrong, r.computed, r.example)
+		return
+	}
+	say(d.out, "  %-16s %10s %s\n", name, thousands(int64(r.computed)), right)
 }

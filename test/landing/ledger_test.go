@@ -476,7 +476,7 @@ func refusedOf(rows []copied) int {
 // the source goes back to what the ledger knew before that run. The target did not.
 func TestLedgerSurvivesADeathAnywhere(t *testing.T) {
 	t.Parallel()
-	q := newQuay(t)
+	q := newQuay(t, "running ", "analyzing", "sizing ", "connecting", "preparing") // of a dry run whose caller is gone
 	q.do(t, "CREATE TABLE shop.states AS SELECT 1 AS state, 1 AS id, 'a' AS name UNION ALL SELECT 1, 2, 'b' UNION ALL SELECT 1, 3, 'c' UNION ALL SELECT 2, 1, 'x' UNION ALL SELECT 2, 3, 'c' UNION ALL SELECT 2, 4, 'd'")
 	q.do(t, "CREATE TABLE shop.current_state AS SELECT 1 AS state")
 	be := func(state int) { q.do(t, fmt.Sprintf("UPDATE shop.current_state SET state = %d WHERE TRUE", state)) }

@@ -162,8 +162,11 @@ func TestSelectionOfAQueryAsPeopleWriteIt(t *testing.T) {
 			if !r.Whole || r.Next() != nil || r.Job == "" {
 				t.Errorf("whole %t, next %s, job %q", r.Whole, r.Next(), r.Job)
 			}
-			_, again := q.take(t, source, warehouse.Take{Rejected: []int64{rows[1].fingerprint}, Only: true})
+			only, again := q.take(t, source, warehouse.Take{Rejected: []int64{rows[1].fingerprint}, Only: true})
 			sees(t, "the rows to read again", []string{"2 NULL NULL"}, again)
+			if only.Whole {
+				t.Error("some rows are said to be all")
+			}
 			if again[0].fingerprint != rows[1].fingerprint {
 				t.Error("a row has another fingerprint when it is read again")
 			}

@@ -18,8 +18,8 @@ import (
 //go:embed schema.sql
 var schema string
 
-// Tables are the application's tables, those referred to before those that
-// refer to them.
+// Tables are the tables that the application writes, those referred to before those
+// that refer to them.
 func Tables() []string {
 	return []string{"organizations", "contacts", "messages", "tags", "contact_tags", "flows", "flow_results"}
 }

@@ -118,3 +118,10 @@ CREATE TABLE flow_results (
 );
 CREATE INDEX ON flow_results (updated_at, id);
 CREATE INDEX ON flow_results (contact_id);
+
+-- The ten contacts with the most messages read, as the warehouse counts them: only
+-- reverse ETL writes here.
+CREATE TABLE busiest_contacts (
+    contact_id     bigint PRIMARY KEY REFERENCES contacts,
+    messages_read  bigint NOT NULL
+);
