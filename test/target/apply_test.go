@@ -383,3 +383,30 @@ func TestSamples(t *testing.T) {
 		t.Errorf("samples %s, want %s", mustJSON(t, got), want)
 	}
 }
+
+// TestServerCrashed: a server that has crashed has emptied what is not logged. That is no
+// plan without rows.
+func TestServerCrashed(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t, "CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t SELECT g, 'old' FROM generate_series(1, 25) g")
+	for _, planned := range []bool{false, true} {
+		stage := d.prepared(sync(pipeline.ModeMirror, []string{"id"}, []string{"v"}), "SELECT g::bigint, 'new'::text FROM generate_series(1, 25) g", id, v("text"))
+		if planned {
+			d.plan(stage)
+		}
+		d.exec("DO $$ DECLARE r record; BEGIN FOR r IN SELECT oid::regclass AS c FROM pg_class WHERE relname LIKE 'stage\\_%' AND relkind = 'r' LOOP EXECUTE 'TRUNCATE ' || r.c; END LOOP; END $$")
+		var err error
+		if planned {
+			_, err = stage.Apply(t.Context(), always)
+		} else {
+			_, err = stage.Plan(t.Context(), target.Extent{Whole: true})
+		}
+		if class, _ := fault.Classify(err); err == nil || class != fault.Transient {
+			t.Errorf("planned: %t: %v, want a transient error", planned, err)
+		}
+		if err := stage.Drop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	d.expect("SELECT count(*) FROM t WHERE v = 'old'", "25")
+}
