@@ -105,10 +105,8 @@ func (s *Store) FinishSync(ctx context.Context, l *Lease, id int64, r Run, end S
 	defer cancel()
 	if failure == nil {
 		failure = l.write(ctx, "moving the sync's position", func(tx pgx.Tx) error { // I1
-			if r.Outcome != OutcomeDryRun {
-				if fresh, err = replaceRejects(ctx, tx, r.Unit, id, end); err != nil {
-					return err
-				}
+			if fresh, err = replaceRejects(ctx, tx, r.Unit, id, end); err != nil {
+				return err
 			}
 			if err := end.move(ctx, tx, r.Unit, id); err != nil {
 				return err

@@ -67,7 +67,7 @@ const (
 	defaultFullEvery          = "24h"
 	defaultMaxDeletePercent   = 5.0
 	defaultMaxSwingPercent    = 50.0 // of a mirror
-	defaultBatchSize          = 10_000
+	defaultBatchSize          = 1000
 	defaultBatchTime          = "1s"
 	defaultLockTimeout        = "2s"
 	defaultStatementTimeout   = "30s"

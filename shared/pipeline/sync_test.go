@@ -13,7 +13,7 @@ import (
 func limits(change func(*pipeline.Limits)) pipeline.Limits {
 	l := pipeline.Limits{
 		MaxDeletes: -1, MaxDeletePercent: -1, MaxSwingPercent: -1,
-		BatchSize: 10_000, BatchTime: time.Second, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second,
+		BatchSize: 1000, BatchTime: time.Second, LockTimeout: 2 * time.Second, StatementTimeout: 30 * time.Second,
 		MaxReplicationLag: 64e6, MaxSlotLag: 1e9, MaxAutovacuumPause: time.Minute,
 	}
 	if change != nil {

@@ -64,9 +64,12 @@ func (s *Staging) bounds(ctx context.Context) (first, last int64, err error) {
 func (s *Staging) batches(ctx context.Context, first, last int64, keepGoing func() bool, done *Applied) (bool, error) {
 	load, batch := watch{}, pace{most: s.sync.Limits.BatchSize, target: s.sync.Limits.BatchTime}
 	defer func() { done.Paused = load.paused }()
+	var took time.Duration // of the batch before
 	w := work{
 		table: s.plan, staged: "staged", rejects: &done.Rejects, keepGoing: keepGoing,
-		run: func(ctx context.Context, from, to int64) error { return s.batch(ctx, from, to, done) },
+		run: func(ctx context.Context, from, to int64) error {
+			return s.batch(ctx, from, to, took < quickBatch, done)
+		},
 		held: func(ctx context.Context, from, to int64) error {
 			batch.lost()
 			return s.mark(ctx, "held", from, to)
@@ -104,7 +107,8 @@ func (s *Staging) batches(ctx context.Context, first, last int64, keepGoing func
 		if err != nil {
 			return false, fmt.Errorf("writing to %s: %w", s.table.Name, err)
 		}
-		batch.took(int(to-from+1), time.Since(began))
+		took = time.Since(began)
+		batch.took(int(to-from+1), took)
 		if from = to + 1; from <= last {
 			if err := pause(ctx, s.sync.Limits.Pause); err != nil {
 				return false, err
@@ -186,7 +190,13 @@ const insertWait = 50 * time.Millisecond
 // batch writes one range of the plan, but for the rows that others hold: what is updated
 // and deleted in one transaction, what is inserted in another, since an insert may wait
 // and must not hold rows that the application waits for.
-func (s *Staging) batch(ctx context.Context, from, to int64, done *Applied) error {
+func (s *Staging) batch(ctx context.Context, from, to int64, quick bool, done *Applied) error {
+	if quick && s.plain && s.sync.Where == "" {
+		if updated, err := s.updateAtOnce(ctx, from, to); updated > 0 || err != nil {
+			done.Updated += updated
+			return err
+		}
+	}
 	var now Applied
 	var inserts int64
 	if err := s.tx(ctx, s.sync.Limits.StatementTimeout, func(tx pgx.Tx) (err error) {
@@ -202,6 +212,39 @@ func (s *Staging) batch(ctx context.Context, from, to int64, done *Applied) erro
 		return nil
 	}
 	return s.insertBatch(ctx, from, to, done)
+}
+
+// Bounds of what may wait for rows while it holds others. Whoever is in a circle with
+// it finds that out after a second (deadlock_timeout), and by then both the wait and the
+// whole transaction are long over.
+const (
+	hopefulWait = 5 * time.Millisecond
+	quickBatch  = 250 * time.Millisecond
+)
+
+// updateAtOnce updates a range of updates alone in one statement, which takes half the
+// work of locking the rows first. It returns 0 where that is not to be: there is something
+// else to do, or others hold some of the rows.
+func (s *Staging) updateAtOnce(ctx context.Context, from, to int64) (updated int64, err error) {
+	err = s.txWithin(ctx, min(hopefulWait, s.sync.Limits.LockTimeout), s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
+		var others, updates int64
+		// By the index, in the plan's order: that of the locks.
+		if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE action IN ('insert', 'delete')), count(*) FILTER (WHERE action = 'update'), concat(set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)) FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
+			from, to).Scan(&others, &updates, new(string)); err != nil {
+			return fmt.Errorf("reading the plan: %w", err)
+		}
+		if others > 0 || updates == 0 {
+			return nil
+		}
+		tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %s t SET %s FROM (SELECT * FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'update' ORDER BY n) s WHERE %s AND %s",
+			s.table.SQLName(), s.sets(), s.plan, s.match("t", "s"), s.changed("t", "s")), from, to)
+		updated = tag.RowsAffected()
+		return err
+	})
+	if lost(err) {
+		return 0, nil
+	}
+	return updated, err
 }
 
 func (s *Staging) insertBatch(ctx context.Context, from, to int64, done *Applied) error {
@@ -225,10 +268,7 @@ func (s *Staging) insertBatch(ctx context.Context, from, to int64, done *Applied
 			return err
 		}
 		if strict && s.updates() {
-			if err := s.batch(ctx, from, to, done); err != nil {
-				return err
-			}
-			return nil
+			return s.batch(ctx, from, to, false, done)
 		}
 	}
 }
@@ -356,6 +396,12 @@ func (s *Staging) compared(table string) string {
 // updateSQL compares again under the lock: what the application has written
 // since the plan is not written over without need. Key columns are never SET.
 func (s *Staging) updateSQL(which string) string {
+	return fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s AND s.action = 'update' AND %s AND %s%s",
+		s.table.SQLName(), s.sets(), s.plan, s.match("t", "s"), which, s.changed("t", "s"), s.within("t"), s.narrowed(which, "update"))
+}
+
+// sets are the assignments of an update, from the alias s to the alias t.
+func (s *Staging) sets() string {
 	sets := make([]string, len(s.values), len(s.values)+1)
 	for i, c := range s.values {
 		column := catalog.Quote(c.column.Name)
@@ -371,8 +417,7 @@ func (s *Staging) updateSQL(which string) string {
 		}
 		sets = append(sets, catalog.Quote(s.deleted.Name)+" = "+alive)
 	}
-	return fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s AND s.action = 'update' AND %s AND %s%s",
-		s.table.SQLName(), strings.Join(sets, ", "), s.plan, s.match("t", "s"), which, s.changed("t", "s"), s.within("t"), s.narrowed(which, "update"))
+	return strings.Join(sets, ", ")
 }
 
 // deleteSQL deletes, softly or not, what is still there and still the sync's.

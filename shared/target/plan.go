@@ -107,14 +107,18 @@ func (s *Staging) Plan(ctx context.Context, e Extent) (Plan, error) {
 }
 
 func (s *Staging) castAll(ctx context.Context, p *Plan) error {
-	if err := s.exec(ctx, "CREATE INDEX ON "+s.raw+" (n)"); err != nil {
-		return err
-	}
 	last, err := s.count(ctx, "SELECT coalesce(max(n), 0) FROM "+s.raw)
 	if err != nil {
 		return err
 	}
+	indexed := false
 	return s.isolate(ctx, 1, last, work{table: s.raw, staged: "n", rejects: &p.Rejects, run: func(ctx context.Context, from, to int64) error {
+		if whole := from == 1 && to == last; !whole && !indexed { // to look for the rows that fail takes many ranges
+			if err := s.exec(ctx, "CREATE INDEX ON "+s.raw+" (n)"); err != nil {
+				return err
+			}
+			indexed = true
+		}
 		return s.exec(ctx, s.castSQL(), from, to)
 	}})
 }
@@ -211,6 +215,15 @@ func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
 		return fmt.Errorf("analyzing staged rows: %w", err)
 	}
 	keys := strings.Join(names(s.keys), ", ")
+	if len(s.keys) == 1 { // the usual case, and the usual answer, in one pass
+		wrong, err := s.count(ctx, fmt.Sprintf("SELECT count(*) - count(%[1]s) + count(%[1]s) FILTER (WHERE removed IS NOT TRUE) - count(DISTINCT %[1]s) FILTER (WHERE removed IS NOT TRUE) FROM %[2]s", keys, s.cast))
+		if err != nil {
+			return fmt.Errorf("counting the keys: %w", err)
+		}
+		if wrong == 0 {
+			return nil
+		}
+	}
 	for _, step := range []struct{ condition, reason string }{
 		{strings.Join(names(s.keys), " IS NULL OR ") + " IS NULL", "the key is NULL"},
 		{fmt.Sprintf("removed IS NOT TRUE AND (%[1]s) IN (SELECT %[1]s FROM %[2]s WHERE removed IS NOT TRUE GROUP BY %[1]s HAVING count(*) > 1)", keys, s.cast), "the query gives this key more than once"},
@@ -265,22 +278,30 @@ func (s *Staging) compare(ctx context.Context, p *Plan) error {
 	if s.deleted != nil {
 		gone = s.isDeleted("t")
 	}
+	all := fmt.Sprintf(`
+		SELECT s.n, %s,
+		       CASE WHEN t.%s IS NULL THEN CASE WHEN s.removed THEN 'unchanged' ELSE '%s' END
+		            WHEN NOT %s THEN 'outside'
+		            WHEN s.removed THEN CASE WHEN %s OR s.kept THEN 'unchanged' ELSE '%s' END
+		            ELSE %s END AS action
+		  FROM %s s LEFT JOIN %s t ON %s`,
+		selected, catalog.Quote(s.keys[0].column.Name), missing, s.within("t"), gone, removed, present,
+		s.cast, s.table.SQLName(), s.joined("t", "s"))
+	planned := fmt.Sprintf(`INSERT INTO %[1]s (n, staged, action, %[2]s) SELECT row_number() OVER (ORDER BY %[3]s), n, action, %[2]s FROM `, s.plan, strings.Join(columns, ", "), s.order())
+	const written = " WHERE action IN ('insert', 'update', 'delete')"
+	counted := "WITH compared AS (" + all + "), planned AS (" + planned + "compared" + written + ") SELECT action, count(*) FROM compared GROUP BY action"
 	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, fmt.Sprintf(`
-			WITH compared AS (
-				SELECT s.n, %[1]s,
-				       CASE WHEN t.%[2]s IS NULL THEN CASE WHEN s.removed THEN 'unchanged' ELSE '%[3]s' END
-				            WHEN NOT %[4]s THEN 'outside'
-				            WHEN s.removed THEN CASE WHEN %[5]s OR s.kept THEN 'unchanged' ELSE '%[6]s' END
-				            ELSE %[7]s END AS action
-				  FROM %[8]s s LEFT JOIN %[9]s t ON %[10]s
-			), planned AS (
-				INSERT INTO %[11]s (n, staged, action, %[12]s)
-				SELECT row_number() OVER (ORDER BY %[13]s), n, action, %[12]s FROM compared WHERE action IN ('insert', 'update', 'delete')
-			)
-			SELECT action, count(*) FROM compared GROUP BY action`,
-			selected, catalog.Quote(s.keys[0].column.Name), missing, s.within("t"), gone, removed, present,
-			s.cast, s.table.SQLName(), s.joined("t", "s"), s.plan, strings.Join(columns, ", "), s.order()))
+		if s.inserts() && s.sync.Where == "" { // what is not written can be one thing only, so no row is kept to be counted
+			if _, err := tx.Exec(ctx, planned+"("+all+" OFFSET 0) compared"+written); err != nil {
+				return fmt.Errorf("planning: %w", err)
+			}
+			rest := "unchanged"
+			if s.sync.Mode == pipeline.ModeInsert {
+				rest = "present"
+			}
+			counted = fmt.Sprintf("SELECT action, count(*) FROM %[1]s GROUP BY action UNION ALL SELECT '%[2]s', (SELECT count(*) FROM %[3]s) - (SELECT count(*) FROM %[1]s)", s.plan, rest, s.cast)
+		}
+		rows, err := tx.Query(ctx, counted)
 		if err != nil {
 			return err
 		}
@@ -312,11 +333,12 @@ func (s *Staging) keepRemoved(unstaged int) func(context.Context, *Plan) error {
 			s.cast, sameKey(s.keys, "o", "s"))); err != nil {
 			return fmt.Errorf("looking for rows whose key is written otherwise: %w", err)
 		}
-		undecided, why := "true", ""
-		if unstaged > 0 {
-			why = unstagedRows(unstaged)
-		} else if undecided, why, err = s.asideKeys(ctx, p, "s"); err != nil {
+		undecided, why, err := s.asideKeys(ctx, p, "s")
+		if err != nil {
 			return err
+		}
+		if unstaged > 0 {
+			undecided, why = "true", unstagedRows(unstaged)
 		}
 		if why == "" && len(p.Rejects) == 0 {
 			return nil

@@ -45,6 +45,7 @@ type Staging struct {
 	ids          []staged // name a row of the plan: the keys, or the table's own where those name many
 	marks        []Column // of those below, the ones the rows come with
 	deleted      *catalog.Column
+	plain        bool  // updates fire no trigger of anybody's
 	filled       bool  // rows were staged
 	through      int64 // rows of the plan up to this number have been applied, or are marked as left or refused
 }
@@ -109,6 +110,11 @@ func Open(ctx context.Context, pool *Database, sync *pipeline.Sync, schema, unit
 			return nil, err
 		}
 	}
+	if s.updates() {
+		if err := s.lookForTriggers(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.create(ctx); err != nil {
 		return nil, errors.Join(table.Explain(ctx, pool, err, s.rights()), s.Drop(ctx))
 	}
@@ -146,6 +152,19 @@ func (s *Staging) identify() error {
 // deletedNow is by base type what a soft delete writes.
 func deletedNow() map[string]string {
 	return map[string]string{"bool": "true", "timestamptz": "clock_timestamp()", "timestamp": "clock_timestamp() AT TIME ZONE 'UTC'", "date": "CURRENT_DATE"}
+}
+
+// lookForTriggers finds out whether an update runs code that is not Postgres' own.
+func (s *Staging) lookForTriggers(ctx context.Context) error {
+	err := s.catalogue(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, treeSQL+`
+			SELECT NOT EXISTS (SELECT FROM tree JOIN pg_trigger ON tgrelid = relation WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgtype & $2 <> 0)
+			   AND NOT EXISTS (SELECT FROM tree JOIN pg_class ON oid = relation WHERE relhasrules)`, s.table.OID(), triggerUpdate).Scan(&s.plain)
+	})
+	if err != nil {
+		return fmt.Errorf("looking for triggers: %w", err)
+	}
+	return nil
 }
 
 // inserts, updates and deletes say what the mode does to rows.
