@@ -45,6 +45,11 @@ func (s *Staging) Apply(ctx context.Context, keepGoing func() bool) (Applied, er
 	if err != nil {
 		return done, s.explained(ctx, done, err)
 	}
+	if done.Written() > 0 {
+		if err := s.flush(ctx); err != nil {
+			return done, err
+		}
+	}
 	done.Done = through && done.Locked == 0
 	if !through && done.Written() == 0 && done.Locked == 0 && done.Paused == 0 {
 		return done, noTime(fmt.Errorf("writing to %s: the time ended with none of %d rows written", s.table.Name, last-first+1))
@@ -52,10 +57,12 @@ func (s *Staging) Apply(ctx context.Context, keepGoing func() bool) (Applied, er
 	return done, s.fingerprint(ctx, done.Rejects)
 }
 
-// bounds are the numbers of the first and the last row of the plan.
+// bounds are the numbers of the first and the last row of the plan, and notes those of its
+// updates, which stand together.
 func (s *Staging) bounds(ctx context.Context) (first, last int64, err error) {
 	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, "SELECT coalesce(min(n), 1), coalesce(max(n), 0) FROM "+s.plan).Scan(&first, &last)
+		return tx.QueryRow(ctx, "SELECT coalesce(min(n), 1), coalesce(max(n), 0), coalesce(min(n) FILTER (WHERE action = 'update'), 1), coalesce(max(n) FILTER (WHERE action = 'update'), 0) FROM "+s.plan).
+			Scan(&first, &last, &s.updatesFrom, &s.updatesTo)
 	})
 	return first, last, err
 }
@@ -187,11 +194,24 @@ var errAppeared = errors.New("rows to insert have appeared")
 // to look for a deadlock (deadlock_timeout, 1s), for which the application might pay.
 const insertWait = 50 * time.Millisecond
 
+// unhurried has a transaction not wait for the disk and for standbys: there are many, and
+// flush waits once for all.
+const unhurried = "set_config('synchronous_commit', 'off', true)"
+
+// flush returns once all that was written so far is as durable as the server's commits
+// are: one that writes to the log, as this of the catalogue does, comes after them.
+func (s *Staging) flush(ctx context.Context) error {
+	if err := s.exec(ctx, "ALTER TABLE "+s.raw+" SET (fillfactor = 99)"); err != nil {
+		return fmt.Errorf("waiting for what was written to be durable: %w", err)
+	}
+	return nil
+}
+
 // batch writes one range of the plan, but for the rows that others hold: what is updated
 // and deleted in one transaction, what is inserted in another, since an insert may wait
 // and must not hold rows that the application waits for.
 func (s *Staging) batch(ctx context.Context, from, to int64, quick bool, done *Applied) error {
-	if quick && s.plain && s.sync.Where == "" {
+	if quick && s.plain && s.sync.Where == "" && from >= s.updatesFrom && to <= s.updatesTo {
 		if updated, err := s.updateAtOnce(ctx, from, to); updated > 0 || err != nil {
 			done.Updated += updated
 			return err
@@ -223,24 +243,15 @@ const (
 )
 
 // updateAtOnce updates a range of updates alone in one statement, which takes half the
-// work of locking the rows first. It returns 0 where that is not to be: there is something
-// else to do, or others hold some of the rows.
+// work of locking the rows first, by the index and in the plan's order, which is that of the
+// locks. It returns 0 where others hold some of the rows, or none differs any more.
 func (s *Staging) updateAtOnce(ctx context.Context, from, to int64) (updated int64, err error) {
 	err = s.txWithin(ctx, min(hopefulWait, s.sync.Limits.LockTimeout), s.sync.Limits.StatementTimeout, func(tx pgx.Tx) error {
-		var others, updates int64
-		// By the index, in the plan's order: that of the locks.
-		if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE action IN ('insert', 'delete')), count(*) FILTER (WHERE action = 'update'), concat(set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)) FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
-			from, to).Scan(&others, &updates, new(string)); err != nil {
-			return fmt.Errorf("reading the plan: %w", err)
-		}
-		if others > 0 || updates == 0 {
-			return nil
-		}
 		tag, err := tx.Exec(ctx, fmt.Sprintf("UPDATE %s t SET %s FROM (SELECT * FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'update' ORDER BY n) s WHERE %s AND %s",
 			s.table.SQLName(), s.sets(), s.plan, s.match("t", "s"), s.changed("t", "s")), from, to)
 		updated = tag.RowsAffected()
 		return err
-	})
+	}, unhurried, "set_config('enable_hashjoin', 'off', true)", "set_config('enable_mergejoin', 'off', true)", "set_config('enable_seqscan', 'off', true)")
 	if lost(err) {
 		return 0, nil
 	}
@@ -295,8 +306,8 @@ func (s *Staging) appeared(ctx context.Context, from, to int64) (bool, error) {
 // none.
 func (s *Staging) change(ctx context.Context, tx pgx.Tx, from, to int64, now *Applied) (inserts int64, err error) {
 	var updates, deletes int64
-	if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE action = 'insert'), count(*) FILTER (WHERE action = 'update'), count(*) FILTER (WHERE action = 'delete') FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
-		from, to).Scan(&inserts, &updates, &deletes); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE action = 'insert'), count(*) FILTER (WHERE action = 'update'), count(*) FILTER (WHERE action = 'delete'), "+unhurried+" FROM "+s.plan+" WHERE n BETWEEN $1 AND $2",
+		from, to).Scan(&inserts, &updates, &deletes, new(string)); err != nil {
 		return 0, fmt.Errorf("reading the plan: %w", err)
 	}
 	for _, step := range []struct {
@@ -323,8 +334,8 @@ func (s *Staging) change(ctx context.Context, tx pgx.Tx, from, to int64, now *Ap
 
 func (s *Staging) insert(ctx context.Context, tx pgx.Tx, from, to int64, strict bool) (inserted int64, err error) {
 	var planned int64
-	if err := tx.QueryRow(ctx, fmt.Sprintf("WITH fresh AS (%s RETURNING 1) SELECT (SELECT count(*) FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'insert'), (SELECT count(*) FROM fresh)",
-		s.insertSQL("n BETWEEN $1 AND $2"), s.plan), from, to).Scan(&planned, &inserted); err != nil {
+	if err := tx.QueryRow(ctx, fmt.Sprintf("WITH fresh AS (%s RETURNING 1) SELECT (SELECT count(*) FROM %s WHERE n BETWEEN $1 AND $2 AND action = 'insert'), (SELECT count(*) FROM fresh), %s",
+		s.insertSQL("n BETWEEN $1 AND $2"), s.plan, unhurried), from, to).Scan(&planned, &inserted, new(string)); err != nil {
 		return 0, fmt.Errorf("inserting: %w", err)
 	}
 	if strict && inserted < planned {

@@ -107,11 +107,7 @@ func (s *Staging) Plan(ctx context.Context, e Extent) (Plan, error) {
 }
 
 func (s *Staging) castAll(ctx context.Context, p *Plan) error {
-	last, err := s.count(ctx, "SELECT coalesce(max(n), 0) FROM "+s.raw)
-	if err != nil {
-		return err
-	}
-	indexed := false
+	last, indexed := s.rows, false // they are numbered as they came
 	return s.isolate(ctx, 1, last, work{table: s.raw, staged: "n", rejects: &p.Rejects, run: func(ctx context.Context, from, to int64) error {
 		if whole := from == 1 && to == last; !whole && !indexed { // to look for the rows that fail takes many ranges
 			if err := s.exec(ctx, "CREATE INDEX ON "+s.raw+" (n)"); err != nil {
@@ -119,7 +115,16 @@ func (s *Staging) castAll(ctx context.Context, p *Plan) error {
 			}
 			indexed = true
 		}
-		return s.exec(ctx, s.castSQL(), from, to)
+		var cast int64
+		err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+			tag, err := tx.Exec(ctx, s.castSQL(), from, to)
+			cast = tag.RowsAffected()
+			return err
+		})
+		if err == nil {
+			s.casts += cast
+		}
+		return err
 	}})
 }
 
@@ -150,11 +155,7 @@ func (s *Staging) inexact() string {
 // rejectInexact finds the rows that were neither cast nor refused with an error:
 // a value of theirs would change. Afterwards every staged row is accounted for.
 func (s *Staging) rejectInexact(ctx context.Context, p *Plan) error {
-	missing := fmt.Sprintf("SELECT (SELECT count(*) FROM %s) - (SELECT count(*) FROM %s)", s.raw, s.cast)
-	left, err := s.count(ctx, missing)
-	if err != nil {
-		return fmt.Errorf("counting cast rows: %w", err)
-	}
+	left := s.rows - s.casts
 	if left == int64(len(p.Rejects)) {
 		return nil
 	}
@@ -211,7 +212,7 @@ func (s *Staging) rejected(ctx context.Context, sql string, args ...any) (found 
 // rejectKeys sets aside rows without a key and all rows of a key given twice:
 // which of them is meant nobody can say.
 func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
-	if err := s.exec(ctx, "ANALYZE "+s.cast); err != nil {
+	if err := s.analyze(ctx, s.cast); err != nil {
 		return fmt.Errorf("analyzing staged rows: %w", err)
 	}
 	keys := strings.Join(names(s.keys), ", ")
@@ -249,6 +250,9 @@ func (s *Staging) rejectKeys(ctx context.Context, p *Plan) error {
 	}
 	return nil
 }
+
+// planMemory is what the server may take to join and to sort the rows, each.
+const planMemory = "64MB"
 
 // compare joins the staged rows with the table and numbers what would change in
 // key order, the order in which it is applied and locked; deletes come first, so that
@@ -291,6 +295,9 @@ func (s *Staging) compare(ctx context.Context, p *Plan) error {
 	const written = " WHERE action IN ('insert', 'update', 'delete')"
 	counted := "WITH compared AS (" + all + "), planned AS (" + planned + "compared" + written + ") SELECT action, count(*) FROM compared GROUP BY action"
 	err := s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL work_mem = '"+planMemory+"'"); err != nil {
+			return fmt.Errorf("setting memory: %w", err)
+		}
 		if s.inserts() && s.sync.Where == "" { // what is not written can be one thing only, so no row is kept to be counted
 			if _, err := tx.Exec(ctx, planned+"("+all+" OFFSET 0) compared"+written); err != nil {
 				return fmt.Errorf("planning: %w", err)
@@ -478,11 +485,11 @@ func (s *Staging) order() string {
 	if s.sync.Many { // each with one row of the source at a time
 		order = append(order, names(s.keys)...)
 	}
-	return "action, " + strings.Join(order, ", ")
+	return `action COLLATE "C", ` + strings.Join(order, ", ")
 }
 
 func (s *Staging) indexPlan(ctx context.Context, _ *Plan) error {
-	if err := errors.Join(s.exec(ctx, "CREATE INDEX ON "+s.plan+" (n)"), s.exec(ctx, "ANALYZE "+s.plan)); err != nil {
+	if err := errors.Join(s.exec(ctx, "CREATE INDEX ON "+s.plan+" (n)"), s.analyze(ctx, s.plan)); err != nil {
 		return fmt.Errorf("indexing the plan: %w", err)
 	}
 	return nil

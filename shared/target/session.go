@@ -30,14 +30,15 @@ func (s *Staging) tx(ctx context.Context, limit time.Duration, f func(pgx.Tx) er
 	return s.txWithin(ctx, s.sync.Limits.LockTimeout, limit, f)
 }
 
-// txWithin is tx with another limit for locks.
-func (s *Staging) txWithin(ctx context.Context, lock, limit time.Duration, f func(pgx.Tx) error) error {
+// txWithin is tx with another limit for locks and with further settings, each a call of
+// set_config.
+func (s *Staging) txWithin(ctx context.Context, lock, limit time.Duration, f func(pgx.Tx) error, settings ...string) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = max(min(limit, time.Until(deadline)), time.Millisecond)
 	}
 	return reduce(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		there := "true"
-		if s.filled {
+		if s.rows > 0 {
 			there = "EXISTS (SELECT FROM " + s.raw + ")"
 		}
 		var ignored string
@@ -47,7 +48,7 @@ func (s *Staging) txWithin(ctx context.Context, lock, limit time.Duration, f fun
 			       set_config('idle_in_transaction_session_timeout', $2, true),
 			       set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
 			       set_config('intervalstyle', 'iso_8601', true), set_config('extra_float_digits', '1', true),
-			       set_config('bytea_output', 'hex', true), set_config('row_security', 'off', true))`,
+			       set_config('bytea_output', 'hex', true), set_config('row_security', 'off', true)`+strings.Join(append([]string{""}, settings...), ", ")+")",
 			milliseconds(lock), milliseconds(limit)).Scan(&whole, &ignored); err != nil {
 			return fmt.Errorf("setting the limits: %w", err)
 		}
@@ -62,6 +63,14 @@ func (s *Staging) txWithin(ctx context.Context, lock, limit time.Duration, f fun
 func (s *Staging) exec(ctx context.Context, sql string, args ...any) error {
 	return s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	})
+}
+
+// analyze has the planner know a staging table, as much as joining it by its key takes.
+func (s *Staging) analyze(ctx context.Context, table string) error {
+	return s.tx(ctx, maxStatement, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SET LOCAL default_statistics_target = 10; ANALYZE "+table, pgx.QueryExecModeSimpleProtocol)
 		return err
 	})
 }

@@ -46,7 +46,10 @@ type Staging struct {
 	marks        []Column // of those below, the ones the rows come with
 	deleted      *catalog.Column
 	plain        bool  // updates fire no trigger of anybody's
-	filled       bool  // rows were staged
+	updatesFrom  int64 // number of the first update of the plan
+	updatesTo    int64 // and of the last
+	rows         int64 // rows that were staged, numbered from 1
+	casts        int64 // of them were cast
 	through      int64 // rows of the plan up to this number have been applied, or are marked as left or refused
 }
 
@@ -434,7 +437,7 @@ func (s *Staging) sweep(ctx context.Context) error {
 func (s *Staging) Drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	s.filled = false
+	s.rows = 0
 	if err := s.exec(ctx, "DROP TABLE IF EXISTS "+s.raw+", "+s.cast+", "+s.plan); err != nil {
 		return fmt.Errorf("dropping the staging tables: %w", err)
 	}
@@ -465,7 +468,7 @@ func (s *Staging) Load(ctx context.Context, fill func(io.Writer) error) (loaded 
 	if err != nil {
 		return 0, fmt.Errorf("staging rows: %w", err)
 	}
-	s.filled = loaded > 0
+	s.rows = loaded
 	return loaded, nil
 }
 
