@@ -43,8 +43,8 @@ lint: $(golangci) ## Check formatting, vet, lint, import directions and go.mod, 
 	cd test && $(GO) mod tidy -diff
 
 .PHONY: bench
-bench: deps ## Measure extraction against psql throwing the same COPY away, pgbench with and without our triggers, and cold starts
-	cd test && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./bench/...
+bench: deps ## Measure extraction and reverse ETL against psql, pgbench with and without our triggers and beside a sync, and cold starts
+	cd test && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench/...
 	cd test && $(GO) test -run '^$$' -bench . -benchtime 5x -timeout 10m ./deployment
 
 .PHONY: local
