@@ -177,7 +177,7 @@ func TestChangesUnderFailures(t *testing.T) {
 	for _, changes := range []string{"changes: full", "cursor: scored_at\n    lookback: 24h", "changes: ledger"} {
 		t.Run(changes, func(t *testing.T) {
 			t.Parallel()
-			seed := rand.New(rand.NewPCG(6, uint64(len(changes)))) //nolint:gosec // a test's own
+			seed := rand.New(rand.NewPCG(6, uint64(len(changes))))
 			mode := "upsert"
 			if strings.Contains(changes, "ledger") || strings.Contains(changes, "full") {
 				mode = "mirror"
@@ -192,7 +192,7 @@ func TestChangesUnderFailures(t *testing.T) {
 			w.scores("CREATE TABLE crm.scores (id INT64, score INT64, scored_at TIMESTAMP)")
 			w.scores("INSERT INTO crm.scores (id, score, scored_at) VALUES (1000, 1, CURRENT_TIMESTAMP())")
 			var fail int
-			w.bq.Intercept(func(c emulator.Call) error {
+			w.bq.Intercept(func(emulator.Call) error {
 				if fail--; fail == 0 {
 					return fmt.Errorf("not now")
 				}
