@@ -61,8 +61,10 @@ func TestReverseKilledAtAnyMoment(t *testing.T) {
 		}
 		var once sync.Once
 		var dead atomic.Bool
+		buried := make(chan struct{})
 		kill = func() (err error) {
 			once.Do(func() {
+				defer close(buried)
 				dead.Store(true)
 				err = s.StopFunctions(syscall.SIGKILL)
 			})
@@ -84,6 +86,7 @@ func TestReverseKilledAtAnyMoment(t *testing.T) {
 			t.Fatalf("round %d: killed: %t, and the function answered %v", round, killed, err)
 		}
 		if killed {
+			<-buried
 			quiet(t, conn)
 		}
 		wholeBatches(t, conn, round)
