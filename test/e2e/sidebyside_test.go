@@ -275,6 +275,9 @@ func (s *sides) troubled(side string) {
 		message = `{"full":true,"table":"` + s.tables[s.random.IntN(len(s.tables))] + `"}`
 	}
 	at, kind := int64(s.random.IntN(80)), s.random.IntN(6)
+	if s.failed == 0 && s.ticks > 3 { // by chance: not for ever
+		at, kind = 1, 0
+	}
 	var calls atomic.Int64
 	var killed atomic.Bool
 	s.bq.Intercept(func(c emulator.Call) error {
