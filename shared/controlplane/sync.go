@@ -105,10 +105,7 @@ func (s *Store) FinishSync(ctx context.Context, l *Lease, id int64, r Run, end S
 	defer cancel()
 	if failure == nil {
 		failure = l.write(ctx, "moving the sync's position", func(tx pgx.Tx) error { // I1
-			if fresh, err = replaceRejects(ctx, tx, r.Unit, id, end); err != nil {
-				return err
-			}
-			if err := end.move(ctx, tx, r.Unit, id); err != nil {
+			if fresh, err = end.keep(ctx, tx, r.Unit, id); err != nil {
 				return err
 			}
 			_, err := tx.Exec(ctx, closeRunSQL, r.closing(id)...)
@@ -120,12 +117,18 @@ func (s *Store) FinishSync(ctx context.Context, l *Lease, id int64, r Run, end S
 	}
 	end.Kept, end.State = true, nil // a run that failed before it found any says nothing of those there are
 	failure = errors.Join(failure, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if fresh, err = replaceRejects(ctx, tx, r.Unit, id, end); err != nil {
-			return err
-		}
-		return end.move(ctx, tx, r.Unit, id)
+		fresh, err = end.keep(ctx, tx, r.Unit, id)
+		return err
 	}))
 	return fresh, s.FinishRun(ctx, id, r, failure)
+}
+
+// keep writes what the end changes beside the run's record.
+func (e SyncEnd) keep(ctx context.Context, tx pgx.Tx, unit Unit, id int64) (fresh int64, err error) {
+	if fresh, err = replaceRejects(ctx, tx, unit, id, e); err != nil {
+		return 0, err
+	}
+	return fresh, e.move(ctx, tx, unit, id)
 }
 
 func (e SyncEnd) move(ctx context.Context, tx pgx.Tx, unit Unit, id int64) error {

@@ -370,9 +370,10 @@ func (s *Staging) asideKeys(ctx context.Context, p *Plan, alias string) (conditi
 		rows[i] = strconv.FormatInt(r.n, 10)
 	}
 	among := "n IN (" + strings.Join(rows, ", ") + ")"
-	known, exprs := "true", make([]string, len(s.keys))
+	known, casts, exprs := "true", make([]string, len(s.keys)), make([]string, len(s.keys))
 	for i, k := range s.keys {
-		exprs[i] = k.cast() + " AS " + k.name
+		casts[i] = k.cast()
+		exprs[i] = casts[i] + " AS " + k.name
 		if exact := k.exact(); exact != "" {
 			known += " AND (" + exact + ")"
 		}
@@ -381,7 +382,7 @@ func (s *Staging) asideKeys(ctx context.Context, p *Plan, alias string) (conditi
 	var unknown int64
 	err = s.tx(ctx, maxStatement, func(tx pgx.Tx) error { // the cast as a whole, which may raise
 		return tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FILTER (WHERE NOT (%s)), count(ROW(%s)::text) FROM %s WHERE %s",
-			known, strings.Join(exprsOnly(s.keys), ", "), s.raw, among)).Scan(&unknown, new(int64))
+			known, strings.Join(casts, ", "), s.raw, among)).Scan(&unknown, new(int64))
 	})
 	if s.isData(err) || err == nil && unknown > 0 {
 		return "true", "rows of the source were refused with a key that cannot be read, and could be any", nil
@@ -390,14 +391,6 @@ func (s *Staging) asideKeys(ctx context.Context, p *Plan, alias string) (conditi
 		return "", "", fmt.Errorf("reading the keys of the rows set aside: %w", err)
 	}
 	return fmt.Sprintf("EXISTS (SELECT FROM (SELECT %s FROM %s WHERE %s) a WHERE %s)", strings.Join(exprs, ", "), s.raw, among, sameKey(s.keys, "a", alias)), "", nil
-}
-
-func exprsOnly(columns []staged) []string {
-	out := make([]string, len(columns))
-	for i, c := range columns {
-		out[i] = c.cast()
-	}
-	return out
 }
 
 // sameKey joins rows of the staging tables.

@@ -6,9 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"cloud.google.com/go/bigquery"
-	"google.golang.org/api/option"
-
 	"github.com/tidemark-data/tidemark/test/stack"
 )
 
@@ -143,7 +140,7 @@ func killedBeforeCleanUp(t *testing.T, s *stack.Stack) {
 // onBigQuery runs a statement on the stack's BigQuery.
 func onBigQuery(t *testing.T, s *stack.Stack, sql string) {
 	t.Helper()
-	client, err := bigquery.NewClient(t.Context(), stack.Project, option.WithEndpoint("http://"+s.BigQuery().RESTHost()+"/bigquery/v2/"), option.WithoutAuthentication())
+	client, err := s.BigQueryClient(t.Context())
 	must(t, err)
 	defer func() { must(t, client.Close()) }()
 	job, err := client.Query(sql).Run(t.Context())
